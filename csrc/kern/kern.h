@@ -1,0 +1,143 @@
+/* kern.h: what a kernel promises, and the table of kernels.
+ *
+ * Every kernel is a function pl_<op>_<type>_<level> (or pl_<op>_<level> where no tensor type is involved), has one
+ * line in kern.inc, and lives in csrc/kern/<level>/. ref/ is plain C that states the result; every other level
+ * computes THE SAME BITS, faster. That is possible because each contract below fixes the order of the floating
+ * point operations: a chain of fmaf in ascending order per output, or sixteen interleaved partial sums
+ * (pl_tree16). checkkern demands equality. Output is therefore the same at every level, tile size, batch and
+ * thread count.
+ *
+ * Shapes are written [rows][cols], row-major. PL_PANEL (16) weight rows make a panel. */
+#ifndef PL_KERN_H
+#define PL_KERN_H
+#include <math.h>
+#include <stdint.h>
+
+#include "pyllm.h"
+#include "quant/blocks.h"
+
+/* deq: y [n] = the n values at src, exactly as the gguf package computes them in float32. */
+typedef void pl_deq_fn(const void *src, float *y, int64_t n);
+
+/* mm: one panel of weight rows times nt activation rows.
+ *   y [nt][16], y[t][r] = sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of y are undefined.
+ *   w: ref: nr plain rows, row_bytes apart. Other levels: one packed panel as their pack kernel wrote it
+ * (row_bytes and nr are then ignored and all 16 columns are written). a: nt activation rows, a_stride bytes apart:
+ * pl_q8 [k/32] or float [k], by the type's column in types.inc. Order, per output, starting from acc = 0: float
+ * weights  for each k ascending: acc = fmaf(w[k], x[k], acc), w converted exactly to float32 Q4_0 Q5_0 Q8_0 for
+ * each block of 32: acc = fmaf((float)idot, d_w * d_a, acc), idot = sum (q - zero) * q_a Q4_1 Q5_1      for each
+ * block of 32: acc = fmaf((float)idot, d_w * d_a, acc); acc = fmaf(m_w, s_a, acc) Q4_K Q5_K      for each
+ * sub-block of 32: acc = fmaf((float)idot, (d*sc) * d_a, acc); acc = fmaf(-(dmin*m), s_a, acc) Q6_K           for
+ * each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q - 32 signed; acc = fmaf((float)idot,
+ * d * d_a, acc) where products in parentheses are rounded to float32 on their own. */
+typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
+                      int32_t nt, float *y);
+
+/* pack: nr (<= 16) plain rows of k values, row_bytes apart, into one panel; missing rows become zeros.
+ * panel_bytes(k) is the size of that panel, a multiple of 64. No pack kernel: the level's mm reads plain rows. */
+typedef void pl_pack_fn(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel);
+typedef int64_t pl_panel_bytes_fn(int64_t k);
+
+/* quant: x [k] -> hi [k/32] and, unless NULL, lo [k/32]. Per block of 32:
+ *   amax = max|x|; d = amax / 127; inv = amax > 0 ? 127 / amax : 0; q = x * inv rounded to nearest, ties to even;
+ *   s = d * (float)(sum of q). lo quantizes r = fmaf(-d, (float)q, x) the same way. Infinite or NaN x: q is
+ *   unspecified but in [-128, 127], no trap. */
+typedef void pl_quant_fn(const float *x, int64_t k, pl_q8 *hi, pl_q8 *lo);
+
+/* rmsnorm: y [n] = x [n] * r * w [n], (x*r)*w, r = 1 / sqrtf(ss / n + eps), ss = sixteen interleaved fmaf sums of
+ * x*x folded by pl_tree16. y may be x. */
+typedef void pl_rmsnorm_fn(const float *x, const float *w, int64_t n, float eps, float *y);
+
+/* silu: y [n] = act(g [n]) * u [n]. silu(v) = v / (1 + pl_exp(-v)). y may be g. */
+typedef void pl_silu_fn(const float *g, const float *u, int64_t n, float *y);
+
+/* rope: rotate n_heads heads of x in place, heads head_stride floats apart, by cs [n_rot/2][2] (cos, sin).
+ * interleaved: pairs (2i, 2i+1), else (i, i + n_rot/2). a' = fmaf(a, c, -(b*s)), b' = fmaf(b, c, a*s). */
+typedef void pl_rope_fn(float *x, int32_t n_heads, int64_t head_stride, int32_t n_rot, int32_t interleaved,
+                        const float *cs);
+
+/* The two halves of attention over one KV block of PL_PAGE (16) keys, already converted to float.
+ * qk: s [nq][16] = scale * (q [nq][hd] . kt [hd][16]): per score a chain of fmaf over d ascending, times scale.
+ *     q rows are q_stride floats apart.
+ * softmax over one chunk: given s [n] and the running maximum *m: new maximum, p = pl_exp(s - max) in place (0
+ * beyond n up to the next multiple of 16), returns their sum (sixteen interleaved sums, pl_tree16). av: o [hd] =
+ * fmaf(p [n], v [n][hd], o), keys ascending; rows of v are hd floats, hd a multiple of 16. */
+typedef void pl_qk_fn(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale,
+                      float *s, int64_t s_stride);
+typedef float pl_softmax_fn(float *s, int32_t n, float *m);
+typedef void pl_av_fn(const float *p, int32_t n, const float *v, int32_t hd, float *o);
+
+/* load_f16, store_f16: n floats from n f16 values, and back with round to nearest even. */
+typedef void pl_load_f16_fn(const uint16_t *x, int64_t n, float *y);
+typedef void pl_store_f16_fn(const float *x, int64_t n, uint16_t *y);
+
+typedef struct pl_kern_table {
+  pl_deq_fn *deq[PL_N_TYPES];
+  pl_mm_fn *mm[PL_N_TYPES];
+  pl_pack_fn *pack[PL_N_TYPES];
+  pl_panel_bytes_fn *panel_bytes[PL_N_TYPES];
+  pl_quant_fn *quant;
+  pl_rmsnorm_fn *rmsnorm;
+  pl_silu_fn *silu;
+  pl_rope_fn *rope;
+  pl_qk_fn *qk;
+  pl_softmax_fn *softmax;
+  pl_av_fn *av;
+  pl_load_f16_fn *load_f16;
+  pl_store_f16_fn *store_f16;
+} pl_kern_table;
+
+enum pl_level {
+#define PL_LEVEL(name) PL_LEVEL_##name,
+#include "kern/levels.inc"
+#undef PL_LEVEL
+  PL_N_LEVELS
+};
+
+/* The tables, one per level, each starting as a copy of the level below; built once, then constant. */
+const pl_kern_table *pl_kern_at(int level);
+/* The table of the level in use. */
+const pl_kern_table *pl_kern(void);
+
+/* ---- shared scalar definitions: the one place that says what bits come out -------------------------------- */
+
+/* Fold of sixteen partial sums: 16 -> 8 -> 4 -> 2 -> 1, adding the upper half to the lower. */
+static inline float pl_tree16(const float *a) {
+  float b[8], c[4];
+  for (int i = 0; i < 8; i++) b[i] = a[i] + a[i + 8];
+  for (int i = 0; i < 4; i++) c[i] = b[i] + b[i + 4];
+  return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+/* e^x in float32, error under 2 ulp: x = n ln2 + r, a degree 6 polynomial in r, scaled by 2^n in two steps so that
+ * underflow is gradual. x <= -104 gives 0, x >= 88.72284 gives +inf, NaN stays NaN. */
+#define PL_EXP_LO (-104.0f)
+#define PL_EXP_HI 88.722839f
+#define PL_LOG2E 1.44269504088896341f
+#define PL_LN2_HI 0.693359375f
+#define PL_LN2_LO (-2.12194440e-4f)
+static inline float pl_exp(float x) {
+  if (x != x) return x;
+  if (x < PL_EXP_LO) x = PL_EXP_LO;
+  if (x > 89.0f) x = 89.0f;
+  float n = rintf(x * PL_LOG2E);
+  float r = fmaf(-n, PL_LN2_HI, x);
+  r = fmaf(-n, PL_LN2_LO, r);
+  float p = 1.3888889e-3f;
+  p = fmaf(p, r, 8.3333333e-3f);
+  p = fmaf(p, r, 4.1666667e-2f);
+  p = fmaf(p, r, 1.6666667e-1f);
+  p = fmaf(p, r, 5.0e-1f);
+  p = fmaf(p, r, 1.0f);
+  p = fmaf(p, r, 1.0f);
+  int32_t e = (int32_t)n, e1 = e >> 1, e2 = e - e1;
+  union {
+    uint32_t u;
+    float f;
+  } a, b;
+  a.u = (uint32_t)(e1 + 127) << 23;
+  b.u = (uint32_t)(e2 + 127) << 23;
+  return p * a.f * b.f;
+}
+
+#endif

@@ -1,0 +1,154 @@
+/* pyllm.h: the seam between C and its callers, and the only header that cffi reads.
+ *
+ * A model is a program: a flat list of ops, written once by Python (pyllm/compile.py) and run by pl_run() once per
+ * step. The program is code; the step is data: which tokens, at which positions, of which sequences, reading which
+ * pages of the KV cache. Only scalars, pointers and plain structs cross; every struct is mirrored by make_abi.py.
+ *
+ * Functions return 0 or a count on success and a negative PL_E* code on failure unless they say otherwise. */
+#ifndef PYLLM_H
+#define PYLLM_H
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define PL_API __declspec(dllexport)
+#else
+#define PL_API __attribute__((visibility("default")))
+#endif
+
+#define PL_ABI_VERSION 1
+
+/* error codes */
+#define PL_E_ARG -1
+#define PL_E_MEM -2
+#define PL_E_TYPE -3
+
+/* a view's row count when it is not a number: tokens, sequences or output rows of the step */
+#define PL_ROWS_T -1
+#define PL_ROWS_S -2
+#define PL_ROWS_O -3
+
+/* tokens per KV page */
+#define PL_PAGE 16
+/* rows per packed weight panel */
+#define PL_PANEL 16
+
+/* pl_view.layout */
+#define PL_PLAIN 0
+#define PL_PACKED 1
+
+/* ---- machine ---------------------------------------------------------------------------------------------- */
+
+PL_API int32_t pl_abi_version(void);
+/* Index of the level in use; the best the CPU has unless the environment's PYLLM_CPU names a lower one. */
+PL_API int32_t pl_cpu_level(void);
+PL_API int32_t pl_cpu_best(void);
+/* Number of levels this library was built with, and their names in ascending order ("ref", "avx2", ...). */
+PL_API int32_t pl_cpu_levels(void);
+PL_API const char *pl_cpu_level_name(int32_t level);
+/* Choose a level <= pl_cpu_best(). Affects programs and packs made afterwards; PL_E_ARG if out of range. */
+PL_API int32_t pl_cpu_set_level(int32_t level);
+
+/* ---- tables: read by Python so that no list is written twice ---------------------------------------------- */
+
+typedef struct pl_type_info {
+  const char *name; /* GGUF's spelling, "Q4_K" */
+  int32_t id;       /* GGUF's number */
+  int32_t block;    /* elements per block */
+  int32_t bytes;    /* bytes per block */
+  int32_t act;      /* activations of its matmul: -1 none yet, 0 F32 rows, 1 Q8 rows */
+} pl_type_info;
+/* Entry i of the type table; NULL past the end. */
+PL_API const pl_type_info *pl_type_at(int32_t i);
+
+typedef struct pl_op_info {
+  const char *name;
+  int32_t id;
+} pl_op_info;
+PL_API const pl_op_info *pl_op_at(int32_t i);
+
+typedef struct pl_kernel_info {
+  const char *op;    /* "mm", "deq", "attn", ... */
+  const char *type;  /* tensor type, or "" */
+  const char *level; /* the level whose kernel is in use */
+} pl_kernel_info;
+/* Entry i of the kernel table in use at the current level; 0, or PL_E_ARG past the end. */
+PL_API int32_t pl_kernel_at(int32_t i, pl_kernel_info *out);
+
+/* ---- memory ----------------------------------------------------------------------------------------------- */
+
+/* Zeroed pages, 64-byte aligned, backed by huge pages where the system grants them; NULL when out of memory. */
+PL_API void *pl_mem_alloc(int64_t bytes);
+PL_API void pl_mem_free(void *p, int64_t bytes);
+
+/* ---- tensors ---------------------------------------------------------------------------------------------- */
+
+/* dst [n] float32 = the n elements at src (n a multiple of the type's block). PL_E_TYPE if there is no kernel. */
+PL_API int32_t pl_dequantize(int32_t type, const void *src, float *dst, int64_t n);
+/* Bytes of [rows][cols] of this type in the packed layout of the current level; 0 if that level uses the plain
+ * (file) layout; PL_E_TYPE if no kernel multiplies with this type. */
+PL_API int64_t pl_pack_bytes(int32_t type, int64_t rows, int64_t cols);
+/* Pack panels [first, last) of PL_PANEL rows each from the plain tensor at src to the packed tensor at dst. */
+PL_API int32_t pl_pack(int32_t type, const void *src, int64_t rows, int64_t cols, int64_t first, int64_t last,
+                       void *dst);
+
+/* ---- thread pool ------------------------------------------------------------------------------------------ */
+
+typedef struct pl_pool pl_pool;
+/* n_threads counts the caller, which takes part. NULL when threads cannot be made. */
+PL_API pl_pool *pl_pool_new(int32_t n_threads);
+PL_API void pl_pool_free(pl_pool *pool);
+/* pl_pack over all panels by all threads of the pool. */
+PL_API int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst);
+
+/* ---- program and step ------------------------------------------------------------------------------------- */
+
+typedef struct pl_view {
+  int32_t buf;    /* index into the program's buffers; -1: no view */
+  int32_t type;   /* GGUF type id, or PL_Q8 rows for quantized activations */
+  int32_t layout; /* PL_PLAIN or PL_PACKED */
+  int32_t rows;   /* a number, or PL_ROWS_* */
+  int64_t cols;   /* elements per row */
+  int64_t off;    /* bytes from the start of the buffer */
+  int64_t stride; /* bytes per row */
+} pl_view;
+
+/* type id of activations quantized to struct pl_q8 (csrc/quant/blocks.h) */
+#define PL_TYPE_ACT_Q8 1000
+
+typedef struct pl_op {
+  int32_t kind;    /* an id from csrc/prog/op.inc */
+  int32_t barrier; /* 1: wait for all threads before this op (computed in compile.py from the hazards) */
+  int32_t i[8];    /* meaning per kind: see op.inc */
+  float f[8];
+  pl_view dst[2];
+  pl_view src[4];
+} pl_op;
+
+typedef struct pl_step {
+  int32_t n_tokens;       /* T */
+  int32_t n_seqs;         /* S */
+  int32_t n_out;          /* O */
+  int32_t max_pages;      /* row length of page */
+  const int32_t *token;   /* [T] token ids */
+  const int32_t *pos;     /* [T] position of each token in its sequence */
+  const int32_t *slot;    /* [T] where its K and V go: page * PL_PAGE + offset in page */
+  const int32_t *q_start; /* [S+1] tokens of sequence s are q_start[s] .. q_start[s+1]-1 */
+  const int32_t *kv_len;  /* [S] length of the sequence after this step */
+  const int32_t *page;    /* [S][max_pages] page ids in order */
+  const int32_t *out;     /* [O] tokens whose logits are wanted */
+} pl_step;
+
+typedef struct pl_program pl_program;
+/* Copies ops and base; bases[i] is the start of buffer i and sizes[i] its bytes: every view is checked against
+ * them for max_tokens tokens. scratch is per-thread memory of pl_program_scratch() bytes per thread.
+ * NULL on a malformed program; *bad is then the index of the op. */
+PL_API pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, const int64_t *sizes,
+                                  int32_t n_bufs, int32_t max_tokens, int32_t max_seqs, int32_t max_out,
+                                  int32_t *bad);
+PL_API void pl_program_free(pl_program *p);
+/* Bytes of working memory that one thread needs to run these ops. */
+PL_API int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens);
+/* Run ops [first, last) for this step on the pool's threads (woken once). Checks the step's counts. */
+PL_API int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first, int32_t last);
+
+#endif

@@ -1,0 +1,68 @@
+/* Block layouts of the quantized tensor types, as GGUF stores them, and of quantized activations. */
+#ifndef PL_BLOCKS_H
+#define PL_BLOCKS_H
+#include <stdint.h>
+
+enum pl_type {
+#define PL_T(name, id, block, bytes, act) PL_##name = id,
+#include "quant/types.inc"
+#undef PL_T
+};
+#define PL_N_TYPES 48 /* ids are below this */
+
+/* Activations: one block of 32 values x[i] ~ d * q[i], |q| <= 127. A row of k values is k/32 blocks.
+ * With two terms a row of a matmul input is two such rows, hi then lo: x ~ hi + lo, where lo quantizes what hi
+ * left over. */
+typedef struct pl_q8 {
+  float d; /* scale, max|x| / 127 */
+  float s; /* d * (q[0] + ... + q[31]), the product rounded once */
+  int8_t q[32];
+} pl_q8;
+_Static_assert(sizeof(pl_q8) == 40, "pl_q8");
+
+/* d is IEEE half precision throughout. */
+typedef struct {
+  uint16_t d;
+  uint8_t qs[16];
+} pl_block_q4_0; /* w = d * (q - 8) */
+typedef struct {
+  uint16_t d, m;
+  uint8_t qs[16];
+} pl_block_q4_1; /* w = d * q + m */
+typedef struct {
+  uint16_t d;
+  uint8_t qh[4];
+  uint8_t qs[16];
+} pl_block_q5_0; /* w = d * (q - 16) */
+typedef struct {
+  uint16_t d, m;
+  uint8_t qh[4];
+  uint8_t qs[16];
+} pl_block_q5_1; /* w = d * q + m */
+typedef struct {
+  uint16_t d;
+  int8_t qs[32];
+} pl_block_q8_0; /* w = d * q */
+typedef struct {
+  uint16_t d, dmin;
+  uint8_t scales[12];
+  uint8_t qs[128];
+} pl_block_q4_K; /* w = d*sc*q - dmin*m */
+typedef struct {
+  uint16_t d, dmin;
+  uint8_t scales[12];
+  uint8_t qh[32];
+  uint8_t qs[128];
+} pl_block_q5_K;
+typedef struct {
+  uint8_t ql[128];
+  uint8_t qh[64];
+  int8_t scales[16];
+  uint16_t d;
+} pl_block_q6_K; /* d*sc*(q-32) */
+_Static_assert(sizeof(pl_block_q4_0) == 18 && sizeof(pl_block_q4_1) == 20, "q4");
+_Static_assert(sizeof(pl_block_q5_0) == 22 && sizeof(pl_block_q5_1) == 24, "q5");
+_Static_assert(sizeof(pl_block_q8_0) == 34, "q8_0");
+_Static_assert(sizeof(pl_block_q4_K) == 144 && sizeof(pl_block_q5_K) == 176 && sizeof(pl_block_q6_K) == 210, "K");
+
+#endif

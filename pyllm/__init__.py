@@ -1,0 +1,1 @@
+"""pyllm: runs GGUF language models on the machine you have."""
