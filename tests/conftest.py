@@ -1,0 +1,51 @@
+"""Where tests find their data. Reference data that is too large to carry lies in the folder PYLLM_SHARED."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def absent(what: str) -> NoReturn:
+    """Skip the test for want of data; on a CI machine (environment variable CI) that is a failure instead."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data: the environment's PYLLM_SHARED, else `shared` beside the repository."""
+    path = Path(os.environ.get("PYLLM_SHARED") or ROOT.parent / "shared")
+    if not (path / "goldens").is_dir():
+        absent(f"no reference data in {path}: set PYLLM_SHARED")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of test data that the repository carries."""
+    return ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct: the environment's PYLLM_TEST_SMOLLM2, else from the model cache."""
+    override = os.environ.get("PYLLM_TEST_SMOLLM2")
+    if override:
+        return Path(override)
+    try:
+        from pyllm.hub import resolve
+    except ImportError as e:
+        absent(f"no model cache ({e}): set PYLLM_TEST_SMOLLM2")
+    from pyllm.errors import DownloadError
+
+    try:
+        return Path(resolve("smollm2"))
+    except DownloadError as e:
+        absent(f"SmolLM2 cannot be fetched ({e}): set PYLLM_TEST_SMOLLM2")
