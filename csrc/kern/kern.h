@@ -23,13 +23,14 @@ typedef void pl_deq_fn(const void *src, float *y, int64_t n);
  *   y [nt][16], y[t][r] = sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of y are undefined.
  *   w: ref: nr plain rows, row_bytes apart. Other levels: one packed panel as their pack kernel wrote it
  * (row_bytes and nr are then ignored and all 16 columns are written). a: nt activation rows, a_stride bytes apart:
- * pl_q8 [k/32] or float [k], by the type's column in types.inc. Order, per output, starting from acc = 0: float
- * weights  for each k ascending: acc = fmaf(w[k], x[k], acc), w converted exactly to float32 Q4_0 Q5_0 Q8_0 for
- * each block of 32: acc = fmaf((float)idot, d_w * d_a, acc), idot = sum (q - zero) * q_a Q4_1 Q5_1      for each
- * block of 32: acc = fmaf((float)idot, d_w * d_a, acc); acc = fmaf(m_w, s_a, acc) Q4_K Q5_K      for each
- * sub-block of 32: acc = fmaf((float)idot, (d*sc) * d_a, acc); acc = fmaf(-(dmin*m), s_a, acc) Q6_K           for
- * each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q - 32 signed; acc = fmaf((float)idot,
- * d * d_a, acc) where products in parentheses are rounded to float32 on their own. */
+ * pl_q8 [k/32] or float [k], by the type's column in types.inc. Order, per output, starting from acc = 0 and
+ * ascending in k; products in parentheses are rounded on their own: F32 F16 BF16    each k: acc = fmaf(w[k], x[k],
+ * acc), w converted exactly to float32 Q4_0 Q5_0 Q8_0  each block of 32: acc = fmaf((float)idot, (d_w * d_a),
+ * acc), idot = sum (q - zero) * q_a Q4_1 Q5_1       each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc),
+ * then acc = fmaf(m_w, s_a, acc) Q4_K Q5_K       each sub-block of 32: acc = fmaf((float)idot, ((d * sc) * d_a),
+ * acc), then acc = fmaf(-(dmin * m), s_a, acc) Q6_K            each 32 values: idot = sc0 * dot(first 16) + sc1 *
+ * dot(last 16) in int32, q - 32 signed; acc = fmaf((float)idot, (d * d_a), acc) d_a, s_a, q_a and the sums h are
+ * the activation's (struct pl_q8). */
 typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
                       int32_t nt, float *y);
 
@@ -39,9 +40,10 @@ typedef void pl_pack_fn(const void *src, int64_t row_bytes, int32_t nr, int64_t 
 typedef int64_t pl_panel_bytes_fn(int64_t k);
 
 /* quant: x [k] -> hi [k/32] and, unless NULL, lo [k/32]. Per block of 32:
- *   amax = max|x|; d = amax / 127; inv = amax > 0 ? 127 / amax : 0; q = x * inv rounded to nearest, ties to even;
- *   s = d * (float)(sum of q). lo quantizes r = fmaf(-d, (float)q, x) the same way. Infinite or NaN x: q is
- *   unspecified but in [-128, 127], no trap. */
+ *   amax = max|x| (NaN ignored); d = amax / 127; inv = amax > 0 ? 127 / amax : 0;
+ *   q = x * inv rounded to nearest, ties to even, or -127 where x * inv is not within (-127.5, 127.5) (infinite or
+ *   NaN x, or an inv that overflowed): so |q| <= 127 always; h = the sums of both halves of q;
+ *   s = d * (float)(sum of q). lo quantizes r = fmaf(-d, (float)q, x) the same way. */
 typedef void pl_quant_fn(const float *x, int64_t k, pl_q8 *hi, pl_q8 *lo);
 
 /* rmsnorm: y [n] = x [n] * r * w [n], (x*r)*w, r = 1 / sqrtf(ss / n + eps), ss = sixteen interleaved fmaf sums of

@@ -14,11 +14,12 @@ enum pl_type {
  * With two terms a row of a matmul input is two such rows, hi then lo: x ~ hi + lo, where lo quantizes what hi
  * left over. */
 typedef struct pl_q8 {
-  float d; /* scale, max|x| / 127 */
-  float s; /* d * (q[0] + ... + q[31]), the product rounded once */
+  float d;      /* scale, max|x| / 127 */
+  float s;      /* d * (q[0] + ... + q[31]), the product rounded once */
+  int16_t h[2]; /* q[0] + ... + q[15] and q[16] + ... + q[31]: zero points of the weights use them */
   int8_t q[32];
 } pl_q8;
-_Static_assert(sizeof(pl_q8) == 40, "pl_q8");
+_Static_assert(sizeof(pl_q8) == 44, "pl_q8");
 
 /* d is IEEE half precision throughout. */
 typedef struct {

@@ -1,0 +1,46 @@
+#include "base/half.h"
+#include "kern/kern.h"
+#include "kern/ref/dot.h"
+#include "kern/ref/scale_k.h"
+
+/* The 32 codes of sub-block j, 0..31: four bits as in Q4_K, the fifth in bit j of qh[i]. */
+static void codes(const pl_block_q5_K *b, int j, int8_t *q) {
+  const uint8_t *qs = b->qs + j / 2 * 32;
+  for (int i = 0; i < 32; i++) q[i] = (int8_t)((qs[i] >> j % 2 * 4 & 15) | (b->qh[i] >> j & 1) << 4);
+}
+
+void pl_deq_Q5_K_ref(const void *src, float *y, int64_t n) {
+  const pl_block_q5_K *w = src;
+  for (int64_t b = 0; b < n / 256; b++)
+    for (int j = 0; j < 8; j++) {
+      uint8_t sc, m;
+      int8_t q[32];
+      scale_min(w[b].scales, j, &sc, &m);
+      codes(&w[b], j, q);
+      float d = pl_f16_f32(w[b].d) * (float)sc, min = pl_f16_f32(w[b].dmin) * (float)m;
+      for (int i = 0; i < 32; i++) y[b * 256 + j * 32 + i] = d * (float)q[i] - min;
+    }
+}
+
+void pl_mm_Q5_K_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
+                    int32_t nt, float *y) {
+  for (int32_t r = 0; r < nr; r++) {
+    const pl_block_q5_K *w = (const void *)((const uint8_t *)w_rows + r * row_bytes);
+    for (int32_t t = 0; t < nt; t++) {
+      const pl_q8 *x = (const void *)((const uint8_t *)a + t * a_stride);
+      float acc = 0;
+      for (int64_t b = 0; b < k / 256; b++) {
+        float d = pl_f16_f32(w[b].d), dmin = pl_f16_f32(w[b].dmin);
+        for (int j = 0; j < 8; j++, x++) {
+          uint8_t sc, m;
+          int8_t q[32];
+          scale_min(w[b].scales, j, &sc, &m);
+          codes(&w[b], j, q);
+          acc = fmaf((float)dot(q, x->q, 32), d * (float)sc * x->d, acc);
+          acc = fmaf(-(dmin * (float)m), x->s, acc);
+        }
+      }
+      y[t * PL_PANEL + r] = acc;
+    }
+  }
+}

@@ -1,0 +1,64 @@
+"""Dequantization is bit for bit what the gguf package computes in float32, at every CPU level."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyllm._lib import ffi, lib
+
+gguf = pytest.importorskip("gguf", reason="the gguf package is the oracle here: pip install '.[test]'")
+
+TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+
+
+def _dequantize(type_id: int, data: np.ndarray, n: int) -> np.ndarray:
+    out = np.empty(n, np.float32)
+    src = np.ascontiguousarray(data).view(np.uint8)
+    rc = lib.pl_dequantize(type_id, ffi.from_buffer(src), ffi.cast("float *", ffi.from_buffer(out)), n)
+    assert rc == 0
+    return out
+
+
+@pytest.fixture(
+    params=range(lib.pl_cpu_best() + 1), ids=lambda i: ffi.string(lib.pl_cpu_level_name(i)).decode()
+)
+def level(request):
+    before = lib.pl_cpu_level()
+    lib.pl_cpu_set_level(request.param)
+    yield request.param
+    lib.pl_cpu_set_level(before)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_random_blocks(name: str, level: int) -> None:
+    """Random bytes are valid blocks of every type; scales that are NaN or infinite are left out."""
+    qtype = gguf.GGMLQuantizationType[name]
+    block, size = gguf.GGML_QUANT_SIZES[qtype]
+    rng = np.random.default_rng(7)
+    data = rng.integers(0, 256, (16, 256 // block * 4 * size), np.uint8)
+    with np.errstate(all="ignore"):
+        want = gguf.quants.dequantize(data, qtype).astype(np.float32).ravel()
+        got = _dequantize(int(qtype), data, want.size)
+    finite = np.isfinite(want)
+    assert finite.mean() > 0.5
+    assert np.array_equal(got[finite].view(np.uint32), want[finite].view(np.uint32))
+    assert not np.isfinite(got[~finite]).any()
+
+
+@pytest.mark.parametrize("name", [t for t in TYPES if t != "F32"])
+def test_golden_files(name: str, level: int, shared: Path) -> None:
+    """Every tensor of the quantized goldens, against the stored checksums."""
+    folder = shared / "goldens" / "quant"
+    want = json.loads(bytes(np.load(folder / f"quant-{name}.npz")["meta_json"]))["sha256_f32_dequant"]
+    seen = 0
+    for tensor in gguf.GGUFReader(folder / f"quant-{name}.gguf").tensors:
+        if tensor.name in want:
+            got = _dequantize(int(tensor.tensor_type), tensor.data, int(tensor.n_elements))
+            assert hashlib.sha256(got.astype("<f4").tobytes()).hexdigest() == want[tensor.name], tensor.name
+            seen += 1
+    assert seen == len(want) > 0
