@@ -5,10 +5,8 @@
 #include "kern/kern.h"
 #include "pyllm.h"
 
-enum { ACT_NONE = -1, ACT_F32 = 0, ACT_Q8 = 1 };
-
 static const pl_type_info types[] = {
-#define PL_T(name, id, block, bytes, act) {#name, id, block, bytes, ACT_##act},
+#define PL_T(name, id, block, bytes, act) {#name, id, block, bytes, PL_ACT_##act},
 #include "quant/types.inc"
 #undef PL_T
 };
@@ -31,16 +29,25 @@ int64_t pl_pack_bytes(int32_t type, int64_t rows, int64_t cols) {
   return round_up(rows, PL_PANEL) / PL_PANEL * pl_kern()->panel_bytes[type](cols);
 }
 
-int64_t pl_row_bytes(int32_t type, int64_t cols) {
+static const pl_type_info *find(int32_t type) {
   for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    if (types[i].id == type) return cols / types[i].block * types[i].bytes;
-  return 0;
+    if (types[i].id == type) return &types[i];
+  return NULL;
+}
+
+int64_t pl_row_bytes(int32_t type, int64_t cols) {
+  const pl_type_info *t = find(type);
+  return t ? cols / t->block * t->bytes : 0;
 }
 
 int32_t pl_type_block(int32_t type) {
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    if (types[i].id == type) return types[i].block;
-  return 0;
+  const pl_type_info *t = find(type);
+  return t ? t->block : 0;
+}
+
+int32_t pl_type_act(int32_t type) {
+  const pl_type_info *t = find(type);
+  return t ? t->act : PL_ACT_NONE;
 }
 
 int32_t pl_pack(int32_t type, const void *src, int64_t rows, int64_t cols, int64_t first, int64_t last,

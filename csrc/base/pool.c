@@ -1,0 +1,136 @@
+#include "base/pool.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/thread.h"
+
+enum { SPINS = 2000 }; /* times one pause instruction: some tens of microseconds */
+
+/* A number that threads wait on. sleepers is read after value is written and written before value is read, both
+ * sequentially consistent, so either the waker sees the sleeper or the sleeper sees the new value. */
+typedef struct signal {
+  atomic_uint value;
+  atomic_int sleepers;
+  pl_mutex mutex;
+  pl_cond cond;
+} signal_t;
+
+typedef struct worker {
+  pl_pool *pool;
+  pl_thread thread;
+  int tid;
+} worker;
+
+struct pl_pool {
+  int n, spins, stop;
+  pl_pool_fn *fn;
+  void *ctx;
+  signal_t start, phase;
+  atomic_int arrived;
+  worker *workers; /* [n-1], tids 1..n-1 */
+};
+
+static void signal_init(signal_t *s) {
+  atomic_init(&s->value, 0);
+  atomic_init(&s->sleepers, 0);
+  pl_mutex_init(&s->mutex);
+  pl_cond_init(&s->cond);
+}
+
+static void signal_free(signal_t *s) {
+  pl_mutex_free(&s->mutex);
+  pl_cond_free(&s->cond);
+}
+
+static void signal_raise(signal_t *s) {
+  atomic_fetch_add(&s->value, 1);
+  if (atomic_load(&s->sleepers)) {
+    pl_mutex_lock(&s->mutex);
+    pl_cond_broadcast(&s->cond);
+    pl_mutex_unlock(&s->mutex);
+  }
+}
+
+/* Returns once the value differs from seen. */
+static void signal_wait(signal_t *s, unsigned seen, int spins) {
+  for (int i = 0; i < spins; i++) {
+    if (atomic_load_explicit(&s->value, memory_order_acquire) != seen) return;
+    pl_pause();
+  }
+  pl_mutex_lock(&s->mutex);
+  atomic_fetch_add(&s->sleepers, 1);
+  while (atomic_load(&s->value) == seen) pl_cond_wait(&s->cond, &s->mutex);
+  atomic_fetch_sub(&s->sleepers, 1);
+  pl_mutex_unlock(&s->mutex);
+}
+
+void pl_pool_barrier(pl_pool *p) {
+  if (p->n == 1) return;
+  unsigned seen = atomic_load(&p->phase.value);
+  if (atomic_fetch_add(&p->arrived, 1) == p->n - 1) {
+    atomic_store(&p->arrived, 0);
+    signal_raise(&p->phase);
+  } else {
+    signal_wait(&p->phase, seen, p->spins);
+  }
+}
+
+PL_THREAD_FN(work, arg) {
+  worker *w = arg;
+  pl_pool *p = w->pool;
+  for (unsigned seen = 0;; seen++) {
+    signal_wait(&p->start, seen, p->spins);
+    if (p->stop) return 0;
+    p->fn(p->ctx, w->tid, p->n);
+    pl_pool_barrier(p);
+  }
+}
+
+void pl_pool_run(pl_pool *p, pl_pool_fn *fn, void *ctx) {
+  if (p->n > 1) {
+    p->fn = fn;
+    p->ctx = ctx;
+    signal_raise(&p->start);
+  }
+  fn(ctx, 0, p->n);
+  pl_pool_barrier(p);
+}
+
+pl_pool *pl_pool_new(int32_t n) {
+  if (n < 1 || n > 1024) return NULL;
+  pl_pool *p = calloc(1, sizeof *p);
+  if (!p) return NULL;
+  p->workers = calloc((size_t)n, sizeof *p->workers);
+  if (!p->workers) {
+    free(p);
+    return NULL;
+  }
+  p->spins = n > pl_cpus() ? 0 : SPINS;
+  signal_init(&p->start);
+  signal_init(&p->phase);
+  atomic_init(&p->arrived, 0);
+  for (p->n = 1; p->n < n; p->n++) { /* workers read p->n only after the first start, when it is final */
+    worker *w = &p->workers[p->n - 1];
+    w->pool = p;
+    w->tid = p->n;
+    if (pl_thread_start(&w->thread, work, w)) {
+      pl_pool_free(p);
+      return NULL;
+    }
+  }
+  return p;
+}
+
+void pl_pool_free(pl_pool *p) {
+  if (!p) return;
+  p->stop = 1;
+  signal_raise(&p->start);
+  for (int i = 0; i < p->n - 1; i++) pl_thread_join(p->workers[i].thread);
+  signal_free(&p->start);
+  signal_free(&p->phase);
+  free(p->workers);
+  free(p);
+}
+
+int pl_pool_threads(const pl_pool *p) { return p->n; }

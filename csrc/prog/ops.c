@@ -1,0 +1,107 @@
+/* ops.c: the row-wise ops. Every thread takes its own share of the rows (pl_my_rows), the same share in each op,
+ * so that a chain of them over the same rows needs no barrier. */
+#include <string.h>
+
+#include "prog/program.h"
+#include "quant/types.h"
+
+void pl_do_embed(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *w = &op->src[0];
+  int64_t first, last;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = pl_at(c, &op->dst[0], t);
+    c->kern->deq[w->type](pl_at(c, w, c->step->token[t]), y, w->cols);
+    if (op->f[0] != 1.0f)
+      for (int64_t i = 0; i < w->cols; i++) y[i] *= op->f[0];
+  }
+}
+
+void pl_do_rope_table(const pl_run_ctx *c, const pl_op *op) {
+  const float *inv_freq = pl_at(c, &op->src[0], 0);
+  int64_t half = op->src[0].cols, first, last;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = pl_at(c, &op->dst[0], t);
+    for (int64_t i = 0; i < half; i++) {
+      float angle = (float)c->step->pos[t] * inv_freq[i]; /* rounded to float32, as the models were trained */
+      y[2 * i] = (float)cos((double)angle) * op->f[0];
+      y[2 * i + 1] = (float)sin((double)angle) * op->f[0];
+    }
+  }
+}
+
+void pl_do_rmsnorm(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *x = &op->src[0], *act = &op->dst[1];
+  const float *w = pl_at(c, &op->src[1], 0);
+  float *tmp = (float *)c->scratch;
+  int64_t first, last;
+  pl_my_rows(c, op->i[1] ? c->step->n_out : c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    c->kern->rmsnorm(pl_at(c, x, op->i[1] ? c->step->out[t] : t), w, x->cols, op->f[0], y);
+    if (act->buf >= 0) pl_put_act(c, y, x->cols, pl_at(c, act, t), op->i[0]);
+  }
+}
+
+void pl_do_head_norm(const pl_run_ctx *c, const pl_op *op) {
+  const float *w = pl_at(c, &op->src[1], 0);
+  int64_t first, last;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *x = pl_at(c, &op->dst[0], t);
+    for (int32_t h = 0; h < op->i[0]; h++, x += op->i[1]) c->kern->rmsnorm(x, w, op->i[1], op->f[0], x);
+  }
+}
+
+void pl_do_quant(const pl_run_ctx *c, const pl_op *op) {
+  int64_t first, last;
+  pl_my_rows(c, pl_rows(c->step, &op->dst[1]), &first, &last);
+  for (int64_t t = first; t < last; t++)
+    pl_put_act(c, pl_at(c, &op->src[0], t), op->src[0].cols, pl_at(c, &op->dst[1], t), op->i[0]);
+}
+
+void pl_do_rope(const pl_run_ctx *c, const pl_op *op) {
+  int64_t first, last;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++)
+    c->kern->rope(pl_at(c, &op->dst[0], t), op->i[0], op->i[1], op->i[2], op->i[3], pl_at(c, &op->src[1], t));
+}
+
+void pl_do_silu_mul(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *act = &op->dst[1];
+  int64_t n = op->src[0].cols, first, last;
+  float *tmp = (float *)c->scratch;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    c->kern->silu(pl_at(c, &op->src[0], t), pl_at(c, &op->src[1], t), n, y);
+    if (act->buf >= 0) pl_put_act(c, y, n, pl_at(c, act, t), op->i[0]);
+  }
+}
+
+void pl_do_add(const pl_run_ctx *c, const pl_op *op) {
+  int64_t n = op->dst[0].cols, first, last;
+  pl_my_rows(c, pl_rows(c->step, &op->dst[0]), &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    const float *a = pl_at(c, &op->src[0], t), *b = pl_at(c, &op->src[1], t);
+    float *y = pl_at(c, &op->dst[0], t);
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+  }
+}
+
+int64_t pl_row_scratch(const pl_op *op) {
+  switch (op->kind) {
+    case PL_OP_rmsnorm:
+    case PL_OP_silu_mul:
+      return op->dst[0].buf >= 0 ? 0 : op->src[0].cols * (int64_t)sizeof(float);
+    default:
+      return 0;
+  }
+}
+
+pl_op_fn *const pl_op_fns[PL_N_OPS] = {
+#define PL_OP(name, id) [id] = pl_do_##name,
+#include "prog/op.inc"
+#undef PL_OP
+};

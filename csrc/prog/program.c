@@ -1,0 +1,200 @@
+/* program.c: checks a program once, runs it once per step. */
+#include "prog/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pool.h"
+#include "prog/kv.h"
+#include "quant/types.h"
+
+static const pl_op_info op_infos[] = {
+#define PL_OP(name, id) {#name, id},
+#include "prog/op.inc"
+#undef PL_OP
+};
+
+const pl_op_info *pl_op_at(int32_t i) { return i >= 0 && i < PL_N_OPS ? &op_infos[i] : NULL; }
+
+int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
+  int64_t most = 64;
+  for (int32_t i = 0; i < n_ops; i++) {
+    int64_t n = ops[i].kind == PL_OP_mm     ? pl_mm_scratch(&ops[i])
+                : ops[i].kind == PL_OP_attn ? pl_attn_scratch(&ops[i])
+                                            : pl_row_scratch(&ops[i]);
+    if (n > most) most = n;
+  }
+  return most;
+}
+
+/* Bytes of one row (plain, act) or of the whole tensor (packed); negative if the type is unknown. */
+static int64_t view_row_bytes(const pl_view *v) {
+  if (v->type == PL_TYPE_ACT_Q8) return v->cols / 32 * (int64_t)sizeof(pl_q8);
+  return pl_row_bytes(v->type, v->cols);
+}
+
+static int view_ok(const pl_program *p, const pl_view *v) {
+  if (v->buf < 0) return v->buf == -1;
+  if (v->buf >= p->n_bufs || v->off < 0 || v->cols <= 0 || v->stride < 0) return 0;
+  int64_t rows = v->rows >= 0           ? v->rows
+                 : v->rows == PL_ROWS_T ? p->max_tokens
+                 : v->rows == PL_ROWS_S ? p->max_seqs
+                                        : p->max_out;
+  int64_t bytes;
+  if (v->layout == PL_PACKED) {
+    bytes = pl_pack_bytes(v->type, rows, v->cols);
+    if (bytes <= 0) return 0;
+  } else {
+    if (rows <= 0) return 0;
+    bytes = (rows - 1) * v->stride + view_row_bytes(v);
+  }
+  return bytes <= p->sizes[v->buf] - v->off;
+}
+
+static int is_float(const pl_view *v) { return v->type == PL_F32; }
+
+static int op_ok(pl_program *p, const pl_op *op) {
+  if (op->kind < 0 || op->kind >= PL_N_OPS) return 0;
+  int is_kv = op->kind == PL_OP_kv_store || op->kind == PL_OP_attn;
+  for (int j = 0; j < 4; j++)
+    if ((j < 2 && !is_kv && !view_ok(p, &op->dst[j])) || (!is_kv && !view_ok(p, &op->src[j]))) return 0;
+  const pl_view *w = &op->src[0];
+  switch (op->kind) {
+    case PL_OP_embed:
+      if (w->type < 0 || w->type >= PL_N_TYPES || !p->kern->deq[w->type] || w->layout != PL_PLAIN) return 0;
+      if (p->n_vocab == 0 || w->rows < p->n_vocab) p->n_vocab = w->rows;
+      return is_float(&op->dst[0]) && op->dst[0].cols == w->cols;
+    case PL_OP_mm: {
+      const pl_view *a = &op->src[1], *y = &op->dst[0];
+      if (w->type < 0 || w->type >= PL_N_TYPES || !p->kern->mm[w->type] || w->rows < 1) return 0;
+      int widen = a->type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32; /* dequantize the weight */
+      if (widen ? w->layout == PL_PACKED || !p->kern->deq[w->type]
+                : (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
+        return 0;
+      return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && op->i[0] <= op->i[1] &&
+             a->cols == w->cols * (a->type == PL_F32 ? 1 : op->i[1]);
+    }
+    case PL_OP_kv_store:
+    case PL_OP_attn: {
+      const pl_view *kc = op->kind == PL_OP_attn ? &op->src[1] : &op->dst[0];
+      const pl_view *vc = op->kind == PL_OP_attn ? &op->src[2] : &op->dst[1];
+      for (int j = 0; j < 2; j++) {
+        const pl_view *c = j ? vc : kc;
+        int64_t page = pl_kv_page_bytes(c->type, op->i[op->kind == PL_OP_attn], (int32_t)c->cols);
+        if (c->buf < 0 || c->buf >= p->n_bufs || c->off < 0 || page <= 0 || c->stride < page || c->rows < 1)
+          return 0;
+        if ((int64_t)(c->rows - 1) * c->stride + page > p->sizes[c->buf] - c->off) return 0;
+        if (p->n_pages == 0 || c->rows < p->n_pages) p->n_pages = c->rows;
+      }
+      return view_ok(p, &op->src[0]);
+    }
+    default:
+      return 1;
+  }
+}
+
+pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, const int64_t *sizes,
+                           int32_t n_bufs, int32_t max_tokens, int32_t max_seqs, int32_t max_out, int32_t *bad) {
+  int32_t ignored;
+  if (!bad) bad = &ignored;
+  *bad = -1;
+  if (!ops || n_ops < 1 || !bases || !sizes || n_bufs < 1 || max_tokens < 1 || max_seqs < 1 || max_out < 1)
+    return NULL;
+  pl_program *p = calloc(1, sizeof *p);
+  if (!p) return NULL;
+  p->ops = malloc(sizeof *ops * (size_t)n_ops);
+  p->base = malloc(sizeof *p->base * (size_t)n_bufs);
+  p->sizes = malloc(sizeof *sizes * (size_t)n_bufs);
+  p->next = calloc((size_t)n_ops, sizeof *p->next);
+  if (!p->ops || !p->base || !p->sizes || !p->next) {
+    pl_program_free(p);
+    return NULL;
+  }
+  memcpy(p->ops, ops, sizeof *ops * (size_t)n_ops);
+  memcpy(p->base, bases, sizeof *p->base * (size_t)n_bufs);
+  memcpy(p->sizes, sizes, sizeof *sizes * (size_t)n_bufs);
+  p->n_ops = n_ops;
+  p->n_bufs = n_bufs;
+  p->max_tokens = max_tokens;
+  p->max_seqs = max_seqs;
+  p->max_out = max_out;
+  p->kern = pl_kern();
+  for (int32_t i = 0; i < n_ops; i++)
+    if (!op_ok(p, &p->ops[i])) {
+      *bad = i;
+      pl_program_free(p);
+      return NULL;
+    }
+  p->scratch = (pl_program_scratch(ops, n_ops, max_tokens) + 127) / 64 * 64;
+  return p;
+}
+
+void pl_program_free(pl_program *p) {
+  if (!p) return;
+  pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
+  free(p->ops);
+  free(p->base);
+  free(p->sizes);
+  free((void *)p->next);
+  free(p);
+}
+
+/* Everything a step points at is in range, so that no op needs to look. */
+static int step_ok(const pl_program *p, const pl_step *s) {
+  if (s->n_tokens < 1 || s->n_tokens > p->max_tokens || s->n_seqs < 1 || s->n_seqs > p->max_seqs || s->n_out < 0 ||
+      s->n_out > p->max_out)
+    return 0;
+  if (s->q_start[0] != 0 || s->q_start[s->n_seqs] != s->n_tokens) return 0;
+  for (int32_t t = 0; t < s->n_tokens; t++) {
+    if (p->n_vocab && (s->token[t] < 0 || s->token[t] >= p->n_vocab)) return 0;
+    if (p->n_pages && (s->slot[t] < 0 || s->slot[t] / PL_PAGE >= p->n_pages)) return 0;
+  }
+  for (int32_t i = 0; i < s->n_seqs; i++) {
+    int32_t n = s->q_start[i + 1] - s->q_start[i], pages = (s->kv_len[i] + PL_PAGE - 1) / PL_PAGE;
+    if (n < 1 || s->kv_len[i] < n || (p->n_pages && pages > s->max_pages)) return 0;
+    for (int32_t t = s->q_start[i]; t < s->q_start[i + 1]; t++)
+      if (s->pos[t] < 0 || s->pos[t] >= s->kv_len[i]) return 0;
+    if (p->n_pages)
+      for (int32_t j = 0; j < pages; j++) {
+        int32_t page = s->page[(int64_t)i * s->max_pages + j];
+        if (page < 0 || page >= p->n_pages) return 0;
+      }
+  }
+  for (int32_t o = 0; o < s->n_out; o++)
+    if (s->out[o] < 0 || s->out[o] >= s->n_tokens) return 0;
+  return 1;
+}
+
+typedef struct job {
+  pl_program *prog;
+  pl_pool *pool;
+  const pl_step *step;
+  int32_t first, last;
+} job;
+
+static void run(void *ctx, int tid, int n_threads) {
+  job *j = ctx;
+  pl_program *p = j->prog;
+  pl_run_ctx c = {p, j->step, p->kern, tid, n_threads, p->thread_mem + p->scratch * tid};
+  for (int32_t i = j->first; i < j->last; i++) {
+    if (p->ops[i].barrier && i > j->first) pl_pool_barrier(j->pool);
+    pl_op_fns[p->ops[i].kind](&c, &p->ops[i]);
+  }
+}
+
+int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first, int32_t last) {
+  if (!p || !pool || !step || first < 0 || last > p->n_ops || first > last || !step_ok(p, step)) return PL_E_ARG;
+  if (p->thread_count < pl_pool_threads(pool)) {
+    pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
+    p->thread_count = pl_pool_threads(pool);
+    p->thread_mem = pl_mem_alloc(p->scratch * p->thread_count);
+    if (!p->thread_mem) {
+      p->thread_count = 0;
+      return PL_E_MEM;
+    }
+  }
+  for (int32_t i = first; i < last; i++) atomic_store_explicit(&p->next[i], 0, memory_order_relaxed);
+  job j = {p, pool, step, first, last};
+  pl_pool_run(pool, run, &j);
+  return 0;
+}

@@ -1,0 +1,82 @@
+/* program.h: what the executor and the ops share. */
+#ifndef PL_PROGRAM_H
+#define PL_PROGRAM_H
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kern/kern.h"
+#include "pyllm.h"
+
+enum {
+#define PL_OP(name, id) PL_OP_##name = id,
+#include "prog/op.inc"
+#undef PL_OP
+  PL_N_OPS
+};
+
+struct pl_program {
+  pl_op *ops; /* [n_ops] */
+  int32_t n_ops, n_bufs, max_tokens, max_seqs, max_out;
+  uint8_t **base;       /* [n_bufs] */
+  int64_t *sizes;       /* [n_bufs] bytes */
+  int64_t scratch;      /* bytes per thread */
+  atomic_int *next;     /* [n_ops] work items handed out so far, zeroed when a step starts */
+  uint8_t *thread_mem;  /* [n_threads][scratch], made at the first run */
+  int32_t thread_count; /* threads that thread_mem serves */
+  int32_t n_vocab;      /* rows of the embedding table: token ids are below */
+  int32_t n_pages;      /* KV pages that every cache view holds */
+  const pl_kern_table *kern;
+};
+
+/* One thread's view of a running step. */
+typedef struct pl_run_ctx {
+  pl_program *prog;
+  const pl_step *step;
+  const pl_kern_table *kern;
+  int tid, n_threads;
+  uint8_t *scratch; /* this thread's */
+} pl_run_ctx;
+
+static inline int64_t pl_rows(const pl_step *s, const pl_view *v) {
+  return v->rows >= 0 ? v->rows : v->rows == PL_ROWS_T ? s->n_tokens : v->rows == PL_ROWS_S ? s->n_seqs : s->n_out;
+}
+static inline void *pl_at(const pl_run_ctx *c, const pl_view *v, int64_t row) {
+  return c->prog->base[v->buf] + v->off + row * v->stride;
+}
+/* The part of n rows that this thread owns in every row-wise op, so that such ops follow each other
+ * unsynchronized. */
+static inline void pl_my_rows(const pl_run_ctx *c, int64_t n, int64_t *first, int64_t *last) {
+  *first = n * c->tid / c->n_threads;
+  *last = n * (c->tid + 1) / c->n_threads;
+}
+/* Claims the next chunk of n items for this thread; 0 when none is left. */
+static inline int pl_claim(const pl_run_ctx *c, const pl_op *op, int64_t n, int64_t chunk, int64_t *first,
+                           int64_t *last) {
+  int64_t i =
+      (int64_t)atomic_fetch_add_explicit(&c->prog->next[op - c->prog->ops], 1, memory_order_relaxed) * chunk;
+  if (i >= n) return 0;
+  *first = i;
+  *last = i + chunk < n ? i + chunk : n;
+  return 1;
+}
+
+typedef void pl_op_fn(const pl_run_ctx *c, const pl_op *op);
+extern pl_op_fn *const pl_op_fns[PL_N_OPS];
+
+/* Bytes of thread memory that an op needs. */
+int64_t pl_row_scratch(const pl_op *op);
+int64_t pl_mm_scratch(const pl_op *op);
+int64_t pl_attn_scratch(const pl_op *op);
+
+/* pl_do_<op>, in ops.c, mm.c, attn.c */
+#define PL_OP(name, id) pl_op_fn pl_do_##name;
+#include "prog/op.inc"
+#undef PL_OP
+
+/* Writes x [n] as terms activation rows of blocks. */
+static inline void pl_put_act(const pl_run_ctx *c, const float *x, int64_t n, pl_q8 *dst, int32_t terms) {
+  c->kern->quant(x, n, dst, terms > 1 ? dst + n / 32 : NULL);
+}
+
+#endif
