@@ -35,7 +35,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct: the environment's PYLLM_TEST_SMOLLM2, else from the model cache."""
+    """The GGUF of SmolLM2-135M-Instruct: the environment's PYLLM_TEST_SMOLLM2, else from the model cache."""
     override = os.environ.get("PYLLM_TEST_SMOLLM2")
     if override:
         return Path(override)
