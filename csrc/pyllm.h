@@ -138,6 +138,10 @@ typedef struct pl_step {
   const int32_t *out;     /* [O] tokens whose logits are wanted */
 } pl_step;
 
+/* Bytes of one page (PL_PAGE tokens) of n_kv heads of head_dim values in a K or V cache of this type; 0 if the
+ * cache cannot hold them so. */
+PL_API int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim);
+
 typedef struct pl_program pl_program;
 /* Copies ops and base; bases[i] is the start of buffer i and sizes[i] its bytes: every view is checked against
  * them for max_tokens tokens. scratch is per-thread memory of pl_program_scratch() bytes per thread.

@@ -134,3 +134,28 @@ void pl_pool_free(pl_pool *p) {
 }
 
 int pl_pool_threads(const pl_pool *p) { return p->n; }
+
+typedef struct pack_job {
+  int32_t type;
+  const void *src;
+  int64_t rows, cols;
+  void *dst;
+  atomic_int next;
+} pack_job;
+
+enum { PACK_CHUNK = 16 }; /* panels that a thread takes at a time */
+
+static void pack_some(void *ctx, int tid, int n_threads) {
+  pack_job *j = ctx;
+  int64_t n = (j->rows + PL_PANEL - 1) / PL_PANEL, first;
+  while ((first = (int64_t)atomic_fetch_add(&j->next, 1) * PACK_CHUNK) < n)
+    pl_pack(j->type, j->src, j->rows, j->cols, first, first + PACK_CHUNK < n ? first + PACK_CHUNK : n, j->dst);
+}
+
+int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst) {
+  if (!pool || !src || !dst || pl_pack_bytes(type, rows, cols) <= 0) return PL_E_TYPE;
+  pack_job j = {.type = type, .src = src, .rows = rows, .cols = cols, .dst = dst};
+  atomic_init(&j.next, 0);
+  pl_pool_run(pool, pack_some, &j);
+  return 0;
+}

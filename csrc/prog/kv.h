@@ -13,8 +13,6 @@
 #include "kern/kern.h"
 
 static inline int32_t pl_kv_dim(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
-/* Bytes of a page; 0 if the cache cannot hold this type or head_dim. */
-int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim);
 /* Store x [head_dim] as token j of one head's part of a page. */
 void pl_kv_put_k(const pl_kern_table *k, int32_t type, const float *x, int32_t head_dim, int32_t j, void *head);
 void pl_kv_put_v(const pl_kern_table *k, int32_t type, const float *x, int32_t head_dim, int32_t j, void *head);

@@ -66,10 +66,10 @@ static int op_ok(pl_program *p, const pl_op *op) {
       return is_float(&op->dst[0]) && op->dst[0].cols == w->cols;
     case PL_OP_mm: {
       const pl_view *a = &op->src[1], *y = &op->dst[0];
-      if (w->type < 0 || w->type >= PL_N_TYPES || !p->kern->mm[w->type] || w->rows < 1) return 0;
+      if (w->type < 0 || w->type >= PL_N_TYPES || w->rows < 1) return 0;
       int widen = a->type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32; /* dequantize the weight */
       if (widen ? w->layout == PL_PACKED || !p->kern->deq[w->type]
-                : (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
+                : !p->kern->mm[w->type] || (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
         return 0;
       return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && op->i[0] <= op->i[1] &&
              a->cols == w->cols * (a->type == PL_F32 ? 1 : op->i[1]);

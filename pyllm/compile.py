@@ -1,0 +1,383 @@
+"""From a model graph to a program: fusion, memory plan, hazards.
+
+The result is data (a list of Ops over Views into named buffers); a backend encodes and runs it. Passes, in order:
+
+1. residual adds move into the matmul that feeds them;
+2. every matmul with a quantized weight gets its input quantized, once per input, and the quantization moves into the
+   op that makes the input where that op can do it;
+3. values get offsets in one arena, sized for the largest step, memory being reused once a value is dead;
+4. an op that touches what another thread may have written (or may still read) since the last barrier gets a barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ModelError
+from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, Node, Value, Weight
+
+TYPE_F32 = 0
+TYPE_ACT_Q8 = 1000  # PL_TYPE_ACT_Q8
+ACT_BLOCK, ACT_BYTES = 32, 40  # struct pl_q8
+ALIGN = 64
+
+#: ops whose result can also be written quantized, and the parameter that holds the number of terms
+_QUANTIZES = {"rmsnorm": 0, "silu_mul": 0, "attn": 5}
+#: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
+_ROW_WISE = {"embed", "rope_table", "rmsnorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "add"}
+
+
+@dataclass(frozen=True)
+class View:
+    """A place in memory: mirrors pl_view, with the buffer by name."""
+
+    buf: str
+    type: int
+    rows: int
+    cols: int
+    off: int
+    stride: int
+    packed: bool = False
+    nbytes: int = 0  # at the largest step
+
+
+@dataclass
+class Op:
+    """Mirrors pl_op."""
+
+    kind: str
+    name: str
+    i: list[int]
+    f: list[float]
+    dst: list[View | None]
+    src: list[View | None]
+    barrier: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to compile for. pack_bytes(type id, rows, cols) is the backend's packed size, 0 for plain layout."""
+
+    n_batch: int  # tokens per step at most
+    n_seqs: int
+    n_out: int
+    n_pages: int
+    type_k: int
+    type_v: int
+    compute: str  # "default": quantized activations; "f32": weights widened to float32
+    repack: bool
+    pack_bytes: Callable[[int, int, int], int]
+    kv_page_bytes: Callable[[int, int, int], int]
+
+
+@dataclass
+class Program:
+    """ops and what the backend must provide: buffer sizes, packed weights and constants by place."""
+
+    ops: list[Op]
+    sizes: dict[str, int]  # bytes of "arena", "kv", "const", "packed"
+    packed: list[tuple[Weight, int, int]]  # weight, offset and bytes in "packed"
+    plain: list[Weight]  # weights read from the file's mapping at every step
+    consts: list[tuple[Const, int]]  # constant, offset in "const"
+    logits: View
+    values: dict[str, View] = field(default_factory=dict)
+
+
+def act_terms(weight: Weight) -> int:
+    """Terms of the 8-bit activations that `weight` is multiplied with: two where the error of one shows most.
+
+    Measured as the KL divergence to float32 activations (bench/fidelity.py): the head, and the projections whose
+    rounding errors enter every later position through the cache.
+    """
+    name = weight.name
+    if name in ("output.weight", "token_embd.weight") or ".attn_v." in name or ".attn_k." in name or ".attn_q." in name:
+        return 2
+    return 1
+
+
+def fuse_residuals(nodes: list[Node]) -> list[Node]:
+    """add(x, mm(...)) becomes one mm with a residual, at the place of the add."""
+    uses: dict[Value, int] = {}
+    for node in nodes:
+        for value in node.src:
+            if isinstance(value, Value):
+                uses[value] = uses.get(value, 0) + 1
+    producer = {node.out: node for node in nodes if node.out is not None}
+    result = list(nodes)
+    for node in nodes:
+        if node.kind != "add":
+            continue
+        a, b = node.src
+        assert isinstance(a, Value) and isinstance(b, Value)
+        for value, other in ((b, a), (a, b)):
+            mm = producer.get(value)
+            if mm is not None and mm.kind == "mm" and mm.src[3] is None and uses[value] == 1:
+                fused = Node("mm", node.out, [*mm.src[:3], other])
+                assert node.out is not None
+                node.out.name = value.name
+                result[result.index(node)] = fused
+                result.remove(mm)
+                producer[node.out] = fused
+                break
+    return result
+
+
+def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
+    """Give every matmul with a Q8 weight a quantized input, made once per value by the producing op where it can."""
+    wanted: dict[Value, int] = {}
+    for node in nodes:
+        if node.kind == "mm" and _act_type(node, compute) == TYPE_ACT_Q8:
+            weight, x = node.src[0], node.src[1]
+            assert isinstance(weight, Weight) and isinstance(x, Value)
+            wanted[x] = max(wanted.get(x, 1), act_terms(weight))
+    acts = {x: Value(x.rows, x.cols, x.name + ".q8", terms=terms) for x, terms in wanted.items()}
+    result: list[Node] = []
+    for node in nodes:
+        if node.kind == "mm" and node.src[1] in acts and _act_type(node, compute) == TYPE_ACT_Q8:
+            weight, x = node.src[0], node.src[1]
+            assert isinstance(weight, Weight) and isinstance(x, Value)
+            node = Node("mm", node.out, [weight, acts[x], *node.src[2:]], i=[act_terms(weight), acts[x].terms])
+        elif node.kind == "mm":
+            node = Node("mm", node.out, node.src, i=[1, 1])
+        result.append(node)
+        if node.out in acts:
+            act = acts[node.out]
+            if node.kind in _QUANTIZES and not (node.kind == "attn" and node.i[3] % ACT_BLOCK):
+                node.act = act
+                node.i[_QUANTIZES[node.kind]] = act.terms
+            else:
+                result.append(Node("quant", None, [node.out], i=[act.terms], act=act))
+    read = {value.root for node in result for value in node.src if isinstance(value, Value)}
+    for node in result:
+        if node.act is not None and node.out is not None and node.out.root not in read:
+            node.out = None  # only the quantized form is used
+    return result
+
+
+def _act_type(mm: Node, compute: str) -> int:
+    """Type of the activations that a matmul multiplies with."""
+    weight = mm.src[0]
+    assert isinstance(weight, Weight)
+    return TYPE_ACT_Q8 if compute != "f32" and weight.tensor.type.act == 1 else TYPE_F32
+
+
+def _round_up(n: int, to: int = ALIGN) -> int:
+    return (n + to - 1) // to * to
+
+
+class _Arena:
+    """First-fit allocation of value memory by lifetime."""
+
+    def __init__(self) -> None:
+        self.free: list[tuple[int, int]] = []  # (offset, bytes), ascending, not adjacent
+        self.size = 0
+
+    def take(self, nbytes: int) -> int:
+        for k, (off, n) in enumerate(self.free):
+            if n >= nbytes:
+                if n == nbytes:
+                    del self.free[k]
+                else:
+                    self.free[k] = (off + nbytes, n - nbytes)
+                return off
+        off = self.size
+        if self.free and sum(self.free[-1]) == self.size:  # grow the last hole
+            off = self.free.pop()[0]
+        self.size = off + nbytes
+        return off
+
+    def give(self, off: int, nbytes: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for o, n in sorted([*self.free, (off, nbytes)]):
+            if merged and sum(merged[-1]) == o:
+                merged[-1] = (merged[-1][0], merged[-1][1] + n)
+            else:
+                merged.append((o, n))
+        self.free = merged
+
+
+class _Planner:
+    """Places everything the program touches and writes the ops."""
+
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph, self.target = graph, target
+        self.nodes = quantize_inputs(fuse_residuals(graph.nodes), target.compute)
+        self.max_rows = {ROWS_T: target.n_batch, ROWS_O: target.n_out}
+        self.last_use: dict[Value, int] = {}
+        self.offsets: dict[Value, int] = {}
+        self.packed: dict[Weight, tuple[int, int]] = {}
+        self.plain: dict[Weight, None] = {}
+        self.const_off: dict[Const, int] = {}
+        self.cache_off: list[tuple[int, int]] = []
+        self.sizes = {"arena": 0, "kv": 0, "const": 0, "packed": 0}
+
+    def row_bytes(self, value: Value) -> int:
+        return value.cols // ACT_BLOCK * ACT_BYTES * value.terms if value.terms else value.cols * 4
+
+    def nbytes(self, value: Value) -> int:
+        return _round_up(self.row_bytes(value) * self.max_rows[value.rows])
+
+    def place_values(self) -> None:
+        logits = self.graph.logits
+        assert logits is not None
+        for k, node in enumerate(self.nodes):
+            for value in [*node.src, node.out, node.act]:
+                if isinstance(value, Value):
+                    self.last_use[value.root] = k
+            residual = node.src[3] if node.kind == "mm" else None
+            if isinstance(residual, Value) and node.out is not None:
+                self._share(k, node.out, residual)
+        self.last_use[logits.root] = len(self.nodes)
+        arena = _Arena()
+        for k, node in enumerate(self.nodes):
+            for value in (node.out, node.act):
+                if value is not None and value.root not in self.offsets:
+                    self.offsets[value.root] = arena.take(self.nbytes(value.root))
+            for value in list(self.offsets):
+                if self.last_use[value] == k:
+                    arena.give(self.offsets[value], self.nbytes(value))
+        self.sizes["arena"] = arena.size
+
+    def _share(self, k: int, out: Value, residual: Value) -> None:
+        """A matmul writes over its residual if nothing reads that afterwards (element by element: no hazard)."""
+        later = (v for node in self.nodes[k + 1 :] for v in node.src if isinstance(v, Value))
+        if out.alias is None and out is not self.graph.logits and all(v.root is not residual.root for v in later):
+            out.alias = residual
+            self.last_use[residual.root] = k
+
+    def view(self, item: Value | Weight | Const | None, mm_weight: bool = False, widen: bool = False) -> View | None:
+        if item is None:
+            return None
+        if isinstance(item, Const):
+            return self._const(item)
+        if isinstance(item, Weight):
+            return self._weight(item, mm_weight, widen)
+        stride = self.row_bytes(item)
+        kind = TYPE_ACT_Q8 if item.terms else TYPE_F32
+        cols = item.cols * max(item.terms, 1)
+        return View("arena", kind, item.rows, cols, self.offsets[item.root], stride, nbytes=self.nbytes(item))
+
+    def _const(self, const: Const) -> View:
+        if const not in self.const_off:
+            self.const_off[const] = self.sizes["const"]
+            self.sizes["const"] += _round_up(const.data.nbytes)
+        n = const.data.nbytes
+        return View("const", TYPE_F32, 1, len(const.data), self.const_off[const], n, nbytes=n)
+
+    def _weight(self, w: Weight, matmul: bool, widen: bool) -> View:
+        info = w.tensor.type
+        nbytes = 0
+        if matmul and not widen:
+            nbytes = self.target.pack_bytes(info.id, w.rows, w.cols)
+            if nbytes < 0:
+                raise ModelError(f"tensor {w.name!r} has type {info.name}, which this version cannot multiply with")
+        if nbytes and self.target.repack:
+            if w not in self.packed:
+                self.packed[w] = (self.sizes["packed"], nbytes)
+                self.sizes["packed"] += _round_up(nbytes)
+            return View("packed", info.id, w.rows, w.cols, self.packed[w][0], 0, packed=True, nbytes=nbytes)
+        if matmul:
+            self.plain[w] = None
+        stride = w.cols // info.block * info.bytes
+        return View(f"file{w.tensor.part}", info.id, w.rows, w.cols, w.tensor.offset, stride, nbytes=w.tensor.nbytes)
+
+    def _cache_views(self, cache: Cache) -> tuple[View, View]:
+        t = self.target
+        views = []
+        for kind, head_dim in ((t.type_k, cache.head_dim_k), (t.type_v, cache.head_dim_v)):
+            page = t.kv_page_bytes(kind, cache.n_kv, head_dim)
+            if page <= 0:
+                raise ModelError(f"the KV cache cannot hold heads of {head_dim} values in this type; try f16 or f32")
+            slot = len(views) + 2 * cache.layer
+            if slot == len(self.cache_off):
+                self.cache_off.append((self.sizes["kv"], page))
+                self.sizes["kv"] += _round_up(page * t.n_pages)
+            off = self.cache_off[slot][0]
+            views.append(View("kv", kind, t.n_pages, head_dim, off, page, nbytes=page * t.n_pages))
+        return views[0], views[1]
+
+    def ops(self) -> list[Op]:
+        ops = []
+        for node in self.nodes:
+            out, act = self.view(node.out), self.view(node.act)
+            name = (node.out or node.act or node.src[0]).name  # type: ignore[union-attr]
+            i, f = (node.i + [0] * 8)[:8], (node.f + [0.0] * 8)[:8]
+            src: list[View | None]
+            if node.kind == "kv_store":
+                k, v, cache = node.src
+                assert isinstance(k, Value) and isinstance(v, Value) and isinstance(cache, Cache)
+                dst: list[View | None] = list(self._cache_views(cache))
+                src, name = [self.view(k), self.view(v)], f"blk.{cache.layer}.kv_store"
+            elif node.kind == "attn":
+                q, cache = node.src
+                assert isinstance(q, Value) and isinstance(cache, Cache)
+                dst, src = [out, act], [self.view(q), *self._cache_views(cache)]
+            else:
+                widen = node.kind == "mm" and self._widens(node)
+                dst = [out, act]
+                src = [self.view(s, node.kind == "mm", widen) for s in node.src if not isinstance(s, Cache)]
+            ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 4)[:4]))
+        return ops
+
+    def _widens(self, mm: Node) -> bool:
+        weight = mm.src[0]
+        assert isinstance(weight, Weight)
+        return weight.tensor.type.act != 0 and _act_type(mm, self.target.compute) == TYPE_F32
+
+
+def place_barriers(ops: list[Op]) -> None:
+    """Set op.barrier where an op conflicts with one since the last barrier.
+
+    Two accesses conflict if they overlap and one is a write, unless both belong to row-wise ops and name the same
+    rows (same start, same stride): then every row stays with one thread.
+    """
+    since: list[tuple[View, bool, bool]] = []  # (view, written, row-wise)
+    for op in ops:
+        row_wise = op.kind in _ROW_WISE and not (op.kind == "rmsnorm" and op.i[1])
+        mine = [(v, False, row_wise) for v in op.src if v and v.buf in ("arena", "kv")]
+        mine += [(v, True, row_wise) for v in op.dst if v]
+        op.barrier = any(_conflict(a, b) for a in mine for b in since)
+        since = mine if op.barrier else since + mine
+
+
+def _conflict(a: tuple[View, bool, bool], b: tuple[View, bool, bool]) -> bool:
+    va, vb = a[0], b[0]
+    if not (a[1] or b[1]) or va.buf != vb.buf:
+        return False
+    if va.off >= vb.off + vb.nbytes or vb.off >= va.off + va.nbytes:
+        return False
+    same_rows = (va.off, va.stride, va.rows) == (vb.off, vb.stride, vb.rows)
+    return not (a[2] and b[2] and same_rows)
+
+
+def compile_graph(graph: Graph, target: Target) -> Program:
+    """The program of `graph`. ModelError if a tensor's type cannot be run."""
+    if graph.logits is None:
+        raise ModelError("the architecture's graph has no output")
+    planner = _Planner(graph, target)
+    planner.place_values()
+    ops = planner.ops()
+    place_barriers(ops)
+    logits = planner.view(graph.logits)
+    assert logits is not None
+    return Program(
+        ops=ops,
+        sizes=planner.sizes,
+        packed=[(w, off, n) for w, (off, n) in planner.packed.items()],
+        plain=list(planner.plain),
+        consts=list(planner.const_off.items()),
+        logits=logits,
+        values={op.name: op.dst[0] for op in ops if op.dst[0] is not None and op.dst[0].buf == "arena"},
+    )
+
+
+def const_bytes(program: Program) -> npt.NDArray[np.uint8]:
+    """The contents of the "const" buffer."""
+    data = np.zeros(max(program.sizes["const"], ALIGN), np.uint8)
+    for const, off in program.consts:
+        data[off : off + const.data.nbytes] = const.data.view(np.uint8)
+    return data

@@ -1,0 +1,200 @@
+"""The model graph: what an architecture file writes and compile.py turns into a program.
+
+A Graph is built once per loaded model. Its methods append nodes (one per op of csrc/prog/op.inc) and return Values,
+which stand for [rows][cols] float32 activations; rows is a symbol (tokens of the step, or output rows). Weights name
+tensors of the file; their shapes are checked when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    from .gguf import TensorInfo
+
+#: Row counts that only the step knows (pyllm.h): tokens of the step, rows whose logits are wanted.
+ROWS_T = -1
+ROWS_O = -3
+
+
+@dataclass(eq=False)
+class Value:
+    """Activations [rows][cols]: float32, or quantized (pl_q8) in `terms` terms if that is not 0.
+
+    `alias` is the value whose memory an in-place op goes on using."""
+
+    rows: int
+    cols: int
+    name: str
+    alias: Value | None = None
+    terms: int = 0
+
+    @property
+    def root(self) -> Value:
+        return self.alias.root if self.alias else self
+
+
+@dataclass(eq=False)
+class Weight:
+    """A matrix [rows][cols] of the file, in the file's type."""
+
+    tensor: TensorInfo
+    rows: int
+    cols: int
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+
+@dataclass(eq=False)
+class Const:
+    """A float32 vector [n]: a norm weight, a bias, rotary frequencies."""
+
+    name: str
+    data: npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Cache:
+    """K and V of one layer in the paged cache: n_kv heads of head_dim_k and head_dim_v values per token."""
+
+    layer: int
+    n_kv: int
+    head_dim_k: int
+    head_dim_v: int
+
+
+@dataclass(eq=False)
+class Node:
+    """One op: its result, its inputs in op.inc's order, its parameters. `act` is a second, quantized result."""
+
+    kind: str
+    out: Value | None
+    src: list[Value | Weight | Const | Cache | None]
+    i: list[int] = field(default_factory=list)
+    f: list[float] = field(default_factory=list)
+    act: Value | None = None
+
+
+class Graph:
+    """Builder. tensors: the file's tensors by name."""
+
+    def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
+        self.tensors = tensors
+        self.nodes: list[Node] = []
+        self.weights: dict[str, Weight] = {}
+        self.consts: dict[str, Const] = {}
+        self.caches: list[Cache] = []
+        self.logits: Value | None = None
+
+    # ---- what the file holds ---------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        return name in self.tensors
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
+        info = self.tensors.get(name)
+        if info is None:
+            raise ModelError(f"the file has no tensor {name!r}, which its architecture needs")
+        if tuple(info.shape) != shape:
+            raise ModelError(f"tensor {name!r} has shape {list(info.shape)}, expected {list(shape)}")
+        return info
+
+    def weight(self, name: str, rows: int, cols: int) -> Weight:
+        """The matrix `name`, [rows][cols] (GGUF shape [cols, rows]). ModelError if absent or of another shape."""
+        if name not in self.weights:
+            self.weights[name] = Weight(self._tensor(name, (cols, rows)), rows, cols)
+        return self.weights[name]
+
+    def vector(self, name: str, n: int) -> Const:
+        """The vector `name` [n] as float32. ModelError if absent or of another shape."""
+        if name not in self.consts:
+            self.consts[name] = Const(name, self._tensor(name, (n,)).dequantize())
+        return self.consts[name]
+
+    def optional_vector(self, name: str, n: int) -> Const | None:
+        return self.vector(name, n) if self.has(name) else None
+
+    def const(self, name: str, data: npt.NDArray[np.float32]) -> Const:
+        self.consts[name] = Const(name, np.ascontiguousarray(data, np.float32))
+        return self.consts[name]
+
+    # ---- ops -------------------------------------------------------------------------------------------------
+
+    def _add(self, kind: str, out: Value | None, src: list[Value | Weight | Const | Cache | None],
+             i: list[int] | None = None, f: list[float] | None = None) -> None:
+        self.nodes.append(Node(kind, out, src, i or [], f or []))
+
+    def embed(self, table: Weight, scale: float = 1.0) -> Value:
+        """[T][cols]: the rows of `table` that the step's tokens name, times scale."""
+        out = Value(ROWS_T, table.cols, "embed")
+        self._add("embed", out, [table], f=[scale])
+        return out
+
+    def rope_table(self, inv_freq: npt.NDArray[np.float32], scale: float = 1.0, name: str = "rope") -> Value:
+        """[T][2 * len(inv_freq)]: (cos, sin) of position * inv_freq, times scale (RoFormer, Su et al. 2021)."""
+        out = Value(ROWS_T, 2 * len(inv_freq), name)
+        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq)], f=[scale])
+        return out
+
+    def rms_norm(self, x: Value, weight: Const, eps: float) -> Value:
+        """[T][n]: x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
+        out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
+        self._add("rmsnorm", out, [x, weight], i=[0, 0], f=[eps])
+        return out
+
+    def head_norm(self, x: Value, weight: Const, n_heads: int, head_dim: int, eps: float) -> Value:
+        """rms_norm of each of the n_heads heads of x [T][n_heads * head_dim], in place."""
+        out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"), alias=x)
+        self._add("head_norm", out, [x, weight], i=[n_heads, head_dim], f=[eps])
+        return out
+
+    def linear(self, x: Value, weight: Weight, bias: Const | None = None) -> Value:
+        """[T][weight.rows] = x [T][weight.cols] . weight^T + bias."""
+        out = Value(x.rows, weight.rows, weight.name.removesuffix(".weight"))
+        self._add("mm", out, [weight, x, bias, None])
+        return out
+
+    def rope(self, x: Value, table: Value, n_heads: int, head_dim: int, interleaved: bool) -> Value:
+        """Rotate the first table.cols values of each head of x, in place; pairs (2i, 2i+1) or (i, i + half)."""
+        out = Value(x.rows, x.cols, x.name + ".rope", alias=x)
+        self._add("rope", out, [x, table], i=[n_heads, head_dim, table.cols, int(interleaved)])
+        return out
+
+    def attention(self, q: Value, k: Value, v: Value, *, n_heads: int, n_kv: int, head_dim_k: int, head_dim_v: int,
+                  scale: float, window: int = 0) -> Value:
+        """Store k and v in a new layer of the cache, then [T][n_heads * head_dim_v] = softmax(scale q K^T) V over
+        all earlier keys of each token's sequence (the last `window` of them if not 0)."""
+        cache = Cache(len(self.caches), n_kv, head_dim_k, head_dim_v)
+        self.caches.append(cache)
+        self._add("kv_store", None, [k, v, cache], i=[n_kv, head_dim_k, head_dim_v])
+        out = Value(q.rows, n_heads * head_dim_v, f"blk.{cache.layer}.attn")
+        self._add("attn", out, [q, cache], i=[n_heads, n_kv, head_dim_k, head_dim_v, window, 0], f=[scale])
+        return out
+
+    def silu_mul(self, gate: Value, up: Value) -> Value:
+        """silu(gate) * up (SwiGLU, Shazeer 2020)."""
+        out = Value(gate.rows, gate.cols, gate.name.replace("ffn_gate", "ffn_act"))
+        self._add("silu_mul", out, [gate, up], i=[0])
+        return out
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        out = Value(a.rows, a.cols, b.name + ".sum")
+        self._add("add", out, [a, b])
+        return out
+
+    def output(self, x: Value, norm: Const, eps: float, head: Weight) -> None:
+        """The end of the model: norm and head for the rows whose logits the step wants."""
+        normed = Value(ROWS_O, x.cols, "output_norm")
+        self._add("rmsnorm", normed, [x, norm], i=[0, 1], f=[eps])
+        self.logits = self.linear(normed, head)
+        self.logits.name = "logits"

@@ -1,0 +1,134 @@
+"""Hyperparameters, read from a GGUF file's metadata and checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from ..gguf import GGUFFile
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained context; names as in GGUF's rope.scaling.* keys."""
+
+    type: str = "none"  # none, linear, yarn
+    factor: float = 1.0
+    original_context_length: int = 0
+    attn_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """Shapes are those of GGUF: n_embd model width, n_rot rotated values per head, n_ff feed-forward width."""
+
+    architecture: str
+    n_vocab: int
+    n_ctx_train: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_head_kv: int
+    head_dim_k: int
+    head_dim_v: int
+    n_ff: int
+    n_rot: int
+    rms_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling
+    sliding_window: int
+
+    @classmethod
+    def from_gguf(cls, gguf: GGUFFile) -> Hparams:
+        """Read and check. GGUFError for a missing or mistyped key, ModelError for values that cannot be."""
+        arch = gguf.architecture
+
+        def integer(key: str, default: int | None = None, low: int = 1, high: int = 1 << 24) -> int:
+            name = f"{arch}.{key}"
+            value = gguf.get_int(name) if default is None else gguf.get_int(name, default)
+            if not low <= value <= high:
+                raise ModelError(f"{name} is {value}, outside {low}..{high}")
+            return value
+
+        def real(key: str, default: float | None = None) -> float:
+            name = f"{arch}.{key}"
+            value = gguf.get_float(name) if default is None else gguf.get_float(name, default)
+            if not (math.isfinite(value) and value > 0):
+                raise ModelError(f"{name} is {value}, expected a positive number")
+            return value
+
+        embd = gguf.tensors.get("token_embd.weight")
+        if embd is None or len(embd.shape) != 2:
+            raise ModelError("the file has no matrix 'token_embd.weight': it holds a vocabulary only, or is no model")
+        n_head = integer("attention.head_count", high=1 << 16)
+        n_embd = integer("embedding_length")
+        head_dim_k = integer("attention.key_length", max(1, n_embd // n_head), high=4096)
+        n_head_kv = integer("attention.head_count_kv", n_head, high=1 << 16)
+        if n_head % n_head_kv:
+            raise ModelError(f"{n_head} attention heads cannot share {n_head_kv} KV heads evenly")
+        n_rot = integer("rope.dimension_count", head_dim_k, high=4096)
+        if n_rot > head_dim_k or n_rot % 2:
+            raise ModelError(f"{arch}.rope.dimension_count is {n_rot}, expected an even number up to {head_dim_k}")
+        return cls(
+            architecture=arch,
+            n_vocab=embd.shape[1],
+            n_ctx_train=integer("context_length", high=1 << 30),
+            n_embd=n_embd,
+            n_layer=integer("block_count", high=4096),
+            n_head=n_head,
+            n_head_kv=n_head_kv,
+            head_dim_k=head_dim_k,
+            head_dim_v=integer("attention.value_length", head_dim_k, high=4096),
+            n_ff=integer("feed_forward_length"),
+            n_rot=n_rot,
+            rms_eps=real("attention.layer_norm_rms_epsilon"),
+            rope_theta=real("rope.freq_base", 10000.0),
+            rope_scaling=RopeScaling(
+                type=gguf.get_str(f"{arch}.rope.scaling.type", "none"),
+                # older files say rope.scale_linear instead of rope.scaling.factor
+                factor=real("rope.scaling.factor", gguf.get_float(f"{arch}.rope.scale_linear", 1.0)),
+                original_context_length=integer("rope.scaling.original_context_length", 0, low=0, high=1 << 30),
+                attn_factor=real("rope.scaling.attn_factor", 1.0),
+                beta_fast=real("rope.scaling.yarn_beta_fast", 32.0),
+                beta_slow=real("rope.scaling.yarn_beta_slow", 1.0),
+            ),
+            sliding_window=integer("attention.sliding_window", 0, low=0, high=1 << 30),
+        )
+
+    def rope_frequencies(self, divisors: npt.NDArray[np.float32] | None = None) -> tuple[npt.NDArray[np.float32], float]:
+        """(inv_freq [n_rot / 2] float32, factor for cos and sin).
+
+        theta^(-2i/n_rot) (RoFormer), divided by `divisors` where the file has rope_freqs (Llama 3.1), by the factor
+        (linear: Chen et al. 2023), or blended per frequency (YaRN: Peng et al. 2023, with its attention temperature).
+        """
+        scaling = self.rope_scaling
+        i = np.arange(0, self.n_rot, 2, dtype=np.float64)
+        inv = 1.0 / self.rope_theta ** (i / self.n_rot)
+        if divisors is not None:
+            inv = inv / divisors.astype(np.float64)
+        if scaling.type == "none":
+            return inv.astype(np.float32), scaling.attn_factor
+        if scaling.type == "linear":
+            return (inv / scaling.factor).astype(np.float32), scaling.attn_factor
+        if scaling.type != "yarn":
+            raise ModelError(f"rope scaling type {scaling.type!r} is not supported (none, linear, yarn)")
+        original = scaling.original_context_length or self.n_ctx_train
+
+        def dimension(rotations: float) -> float:
+            """The (fractional) dimension whose wave turns `rotations` times within the original context."""
+            return self.n_rot * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(self.rope_theta))
+
+        low = max(math.floor(dimension(scaling.beta_fast)), 0)
+        high = min(math.ceil(dimension(scaling.beta_slow)), self.n_rot - 1)
+        ramp = np.clip((np.arange(self.n_rot // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
+        inv = inv / scaling.factor * ramp + inv * (1.0 - ramp)
+        return inv.astype(np.float32), scaling.attn_factor * (0.1 * math.log(scaling.factor) + 1.0)
