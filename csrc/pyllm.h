@@ -112,8 +112,10 @@ typedef struct pl_view {
   int64_t stride; /* bytes per row */
 } pl_view;
 
-/* type id of activations quantized to struct pl_q8 (csrc/quant/blocks.h) */
+/* type id of activations quantized to struct pl_q8 (csrc/quant/blocks.h), blocks of 32 values */
 #define PL_TYPE_ACT_Q8 1000
+/* sizeof(struct pl_q8) */
+PL_API int32_t pl_act_bytes(void);
 
 typedef struct pl_op {
   int32_t kind;    /* an id from csrc/prog/op.inc */

@@ -22,7 +22,7 @@ from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, Node, Value, Weight
 
 TYPE_F32 = 0
 TYPE_ACT_Q8 = 1000  # PL_TYPE_ACT_Q8
-ACT_BLOCK, ACT_BYTES = 32, 40  # struct pl_q8
+ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
@@ -70,6 +70,7 @@ class Target:
     type_v: int
     compute: str  # "default": quantized activations; "f32": weights widened to float32
     repack: bool
+    act_bytes: int  # of one block of ACT_BLOCK quantized activations
     pack_bytes: Callable[[int, int, int], int]
     kv_page_bytes: Callable[[int, int, int], int]
 
@@ -216,7 +217,7 @@ class _Planner:
         self.sizes = {"arena": 0, "kv": 0, "const": 0, "packed": 0}
 
     def row_bytes(self, value: Value) -> int:
-        return value.cols // ACT_BLOCK * ACT_BYTES * value.terms if value.terms else value.cols * 4
+        return value.cols // ACT_BLOCK * self.target.act_bytes * value.terms if value.terms else value.cols * 4
 
     def nbytes(self, value: Value) -> int:
         return _round_up(self.row_bytes(value) * self.max_rows[value.rows])

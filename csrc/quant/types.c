@@ -21,6 +21,8 @@ int32_t pl_dequantize(int32_t type, const void *src, float *dst, int64_t n) {
   return 0;
 }
 
+int32_t pl_act_bytes(void) { return sizeof(pl_q8); }
+
 static int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 
 int64_t pl_pack_bytes(int32_t type, int64_t rows, int64_t cols) {
