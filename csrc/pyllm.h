@@ -21,6 +21,7 @@
 #define PL_E_ARG -1
 #define PL_E_MEM -2
 #define PL_E_TYPE -3
+#define PL_E_LOGITS -4 /* every logit is -inf or NaN */
 
 /* a view's row count when it is not a number: tokens, sequences or output rows of the step */
 #define PL_ROWS_T -1
@@ -156,5 +157,49 @@ PL_API void pl_program_free(pl_program *p);
 PL_API int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens);
 /* Run ops [first, last) for this step on the pool's threads (woken once). Checks the step's counts. */
 PL_API int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first, int32_t last);
+
+/* ---- sampling --------------------------------------------------------------------------------------------- */
+
+typedef struct pl_sampler_params {
+  float temperature; /* <= 0: greedy */
+  float dynatemp_range, dynatemp_exponent;
+  float top_p, min_p, typical_p;
+  float top_n_sigma; /* <= 0: off */
+  float xtc_probability, xtc_threshold;
+  float repeat_penalty, frequency_penalty, presence_penalty;
+  float dry_multiplier, dry_base;
+  float mirostat_tau, mirostat_eta;
+  int32_t top_k;                     /* <= 0: off */
+  int32_t repeat_last_n, dry_last_n; /* tokens; -1: all */
+  int32_t dry_allowed_length;
+  int32_t mirostat; /* 0, 1 or 2 */
+  int32_t n_bias, n_breakers;
+  uint64_t seed;
+  const int32_t *bias_id; /* [n_bias] */
+  const float *bias;      /* [n_bias] */
+  /* DRY's sequence breakers: breaker i is breaker_head[i] followed by breaker_tail[breaker_off[i] ..
+   * breaker_off[i+1]-1]; heads ascend */
+  const int32_t *breaker_head; /* [n_breakers] */
+  const int32_t *breaker_off;  /* [n_breakers+1] */
+  const int32_t *breaker_tail;
+} pl_sampler_params;
+
+typedef struct pl_sampler pl_sampler;
+/* A sampler for one sequence; copies params and what they point to. NULL when a parameter is out of range or
+ * memory is out. */
+PL_API pl_sampler *pl_sampler_new(const pl_sampler_params *params, int32_t n_vocab);
+PL_API void pl_sampler_free(pl_sampler *s);
+/* Append ids [n] to the history that penalties and DRY look at. */
+PL_API int32_t pl_sampler_accept(pl_sampler *s, const int32_t *ids, int32_t n);
+/* Draw a token from logits [n_vocab], which are only read. The k-th call of a sampler uses random numbers that
+ * depend on the seed and k alone. PL_E_LOGITS when no token can be drawn. */
+PL_API int32_t pl_sampler_sample(pl_sampler *s, const float *logits);
+/* The candidates and probabilities that the next pl_sampler_sample would draw from, without drawing: returns how
+ * many there are and writes the n most probable. */
+PL_API int32_t pl_sampler_candidates(pl_sampler *s, const float *logits, int32_t n, int32_t *ids, float *probs);
+/* Log of the softmax of logits [n_vocab] as they are: the n best (returns how many were written) in descending
+ * order, and that of token (unless it is -1). */
+PL_API int32_t pl_sampler_logprobs(pl_sampler *s, const float *logits, int32_t token, int32_t n, int32_t *ids,
+                                   float *logprobs, float *token_logprob);
 
 #endif
