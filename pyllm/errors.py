@@ -36,6 +36,10 @@ class MemoryPlanError(PyllmError):
     """The model does not fit the memory that is available; the message holds the numbers."""
 
 
+class SamplingError(PyllmError):
+    """No token can be drawn: every logit is -inf or NaN."""
+
+
 class DownloadError(PyllmError):
     """A model could not be fetched or did not match its checksum; nothing was left behind."""
 
