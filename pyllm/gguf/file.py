@@ -247,9 +247,8 @@ class GGUFFile:
 def _split(part: Part, key: str) -> int:
     """An integer key of split files."""
     if part.types.get(key) not in _INT:
-        raise GGUFError(
-            f"{part.path}: {key} is {part.types.get(key, 'missing')}, where an integer is expected"
-        )
+        found = f"of type {part.types[key]}" if key in part.types else "missing"
+        raise GGUFError(f"{part.path}: {key} is {found}, where an integer is expected")
     return int(part.metadata[key])
 
 

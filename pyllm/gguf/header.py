@@ -3,8 +3,8 @@
 The layout is that of the GGUF specification (ggml, docs/gguf.md), versions 2 and 3, little endian: magic,
 version, two counts, the metadata pairs, the tensor infos, padding to the alignment, then the tensors' bytes.
 Counts and lengths are compared with the bytes that are left before anything is allocated for them, so that no
-number in the file causes an allocation of more than twice its size; the limits below bound how many Python
-objects a file can ask for.
+number in the file causes an allocation of more than twice its size. What Python adds per object is bounded by
+the limits below: some 16 MB for keys, tensors and arrays in arrays, and about 60 bytes per string.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ..errors import GGUFError
 DEFAULT_ALIGNMENT: Final = 32
 MAX_DIMS: Final = 4
 # Far above any real model; a file with more is refused before it costs memory and time.
-MAX_KEYS: Final = 65_536
-MAX_TENSORS: Final = 65_536
+MAX_KEYS: Final = 16_384
+MAX_TENSORS: Final = 32_768
 MAX_STRINGS: Final = 4_194_304  # strings in all arrays together
-MAX_ARRAYS: Final = 65_536  # arrays inside arrays, all together
+MAX_ARRAYS: Final = 4_096  # arrays inside arrays, all together
 MAX_DEPTH: Final = 4  # levels of arrays
 LONG_STRING: Final = 1 << 20  # bytes; the decoded size of a longer string is checked first
 
