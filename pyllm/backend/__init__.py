@@ -44,8 +44,8 @@ class Backend(Protocol):
     def logits(self, row: int) -> Any:
         """Pointer (float *) to the [n_vocab] logits of output row `row` of the last step."""
 
-    def read(self, view: View, rows: int) -> npt.NDArray[np.float32]:
-        """A copy of the first `rows` rows of a float32 view, [rows][cols]."""
+    def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
+        """A copy of rows [first, first + rows) of a float32 view, [rows][cols]."""
 
     def close(self) -> None:
         """Free everything."""

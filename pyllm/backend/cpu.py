@@ -145,8 +145,8 @@ class CpuBackend:
             row * self._logits.cols
         )
 
-    def read(self, view: View, rows: int) -> npt.NDArray[np.float32]:
-        start = ffi.cast("uint8_t *", self._bases[view.buf]) + view.off
+    def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
+        start = ffi.cast("uint8_t *", self._bases[view.buf]) + view.off + first * view.stride
         flat = np.frombuffer(ffi.buffer(start, rows * view.stride), np.float32).reshape(rows, view.stride // 4)
         return flat[:, : view.cols].copy()
 

@@ -1,0 +1,298 @@
+"""The engine thread: takes requests from any thread, runs them together step by step, hands out tokens as text.
+
+All C calls that compute come from this one thread. Requests talk to it by queue, and it talks back through each
+request's sink, a function called with a Piece for every bit of text and finally with a Completion or an exception.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .backend import Backend, Step
+from .errors import Cancelled, PyllmError
+from .kvcache import PAGE, KVCache
+from .model import Model
+from .sampler import Sampler, SamplingParams
+from .scheduler import Chunk, Scheduler
+from .scheduler import Sequence as Tokens
+from .stopping import StopStrings
+from .tokenizer import Tokenizer
+from .trace import Tracer
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of the prompt, how many of those were found in the cache, and tokens generated."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds: waiting until the first step, until the first token (prompt processing), from then to the end."""
+
+    queued: float
+    prompt: float
+    generation: float
+    prompt_per_second: float
+    generation_per_second: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished answer. finish_reason: "stop" (end token or stop string), "length" (max_tokens or context full) or
+    "cancelled". tokens holds what was sampled, an end token included; stop the string or token that ended it; seed
+    reproduces it."""
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+    stop: str | int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text, and the token that completed it (-1 for text released at the end)."""
+
+    text: str
+    token: int
+
+
+class Sink(Protocol):
+    def __call__(self, event: Piece | Completion | npt.NDArray[np.float32] | BaseException, /) -> None: ...
+
+
+@dataclass(eq=False)
+class Request:
+    """One sequence to run. score: the logits of all prompt tokens are wanted, and no text."""
+
+    prompt: list[int]
+    params: SamplingParams
+    sink: Sink
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    score: bool = False
+    progress: Callable[[int, int], None] | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class _Run:
+    """A request while the engine works on it."""
+
+    def __init__(self, request: Request, model: Model, tokenizer: Tokenizer) -> None:
+        self.request = request
+        self.seq = Tokens(list(request.prompt), all_logits=request.score)
+        self.n_vocab = model.hparams.n_vocab
+        self.tokens: list[int] = []
+        self.text: list[str] = []
+        self.created = time.perf_counter()
+        self.started = self.first = 0.0
+        self.stop = StopStrings(request.stop)
+        self.decoder = tokenizer.stream_decoder()
+        self.sampler: Sampler | None = None
+        self.scores: npt.NDArray[np.float32] | None = None
+        if request.score:
+            self.scores = np.empty((len(request.prompt), self.n_vocab), np.float32)
+        else:
+            self.sampler = Sampler(request.params, self.n_vocab, tokenizer, request.prompt)
+
+    def completion(self, reason: str, stop: str | int | None = None) -> Completion:
+        now = time.perf_counter()
+        started = self.started or now
+        first = self.first or now
+        n_prompt, n = len(self.request.prompt), len(self.tokens)
+        usage = Usage(n_prompt, n, self.seq.n_cached)
+        prompt, generation = first - started, now - first
+        timings = Timings(
+            queued=started - self.created,
+            prompt=prompt,
+            generation=generation,
+            prompt_per_second=(n_prompt - usage.cached_tokens) / prompt if prompt > 0 else 0.0,
+            generation_per_second=(n - 1) / generation if n > 1 and generation > 0 else 0.0,
+        )
+        seed = self.sampler.seed if self.sampler else None
+        return Completion("".join(self.text), self.tokens, reason, usage, timings, stop, seed)
+
+
+class Engine:
+    """Owns the backend and the thread that drives it."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, backend: Backend, step: Step) -> None:
+        self._model, self._tokenizer, self._backend, self._step = model, tokenizer, backend, step
+        self._tracer = Tracer.from_env(model.program)
+        self._kv = KVCache(model.n_pages)
+        target = model.target
+        self._scheduler = Scheduler(self._kv, target.n_batch, target.n_seqs, target.n_out)
+        self._runs: dict[Tokens, _Run] = {}
+        self._inbox: deque[_Run] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self.n_steps = 0
+        self._thread = threading.Thread(target=self._loop, name="pyllm-engine", daemon=True)
+        self._thread.start()
+
+    # ---- called from any thread ------------------------------------------------------------------------------
+
+    def submit(self, *requests: Request) -> None:
+        """Queue requests, so that they are seen together. PyllmError after close()."""
+        runs = [_Run(request, self._model, self._tokenizer) for request in requests]
+        with self._wake:
+            if self._closing:
+                raise PyllmError("this LLM is closed")
+            self._inbox.extend(runs)
+            self._wake.notify()
+
+    def cancel(self, request: Request) -> None:
+        """End a request after the step that is running, with what it has."""
+        request.cancelled.set()
+        with self._wake:
+            self._wake.notify()
+
+    def close(self) -> None:
+        """End all requests and the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # ---- the engine thread -----------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._inbox or self._scheduler.busy or self._closing):
+                    self._wake.wait()
+                closing = self._closing
+                while self._inbox:
+                    run = self._inbox.popleft()
+                    self._runs[run.seq] = run
+                    self._scheduler.add(run.seq)
+            for run in list(self._runs.values()):
+                if closing or run.request.cancelled.is_set():
+                    self._finish(run, "cancelled")
+            if closing:
+                return
+            try:
+                self._one_step()
+            except BaseException as error:  # whatever it is, callers are waiting for an answer
+                for run in list(self._runs.values()):
+                    self._end(run, error)
+
+    def _one_step(self) -> None:
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return
+        now = time.perf_counter()
+        for chunk in chunks:
+            run = self._runs[chunk.seq]
+            run.started = run.started or now
+        self._fill(chunks)
+        if self._tracer:
+            self._tracer.run(self._backend, self._step)
+        else:
+            self._backend.run()
+        self.n_steps += 1
+        self._scheduler.done(chunks)
+        row = 0
+        for chunk in chunks:
+            run = self._runs[chunk.seq]
+            try:
+                self._take(run, chunk, row)
+            except Exception as error:  # one request's trouble is not the others'
+                self._end(run, error)
+            row += chunk.n_out
+
+    def _fill(self, chunks: list[Chunk]) -> None:
+        """Write the step's arrays (pl_step)."""
+        step, page_size = self._step, PAGE
+        t = o = 0
+        for s, chunk in enumerate(chunks):
+            seq, n, start = chunk.seq, chunk.n, chunk.start
+            pages = seq.pages
+            step.page[s, : len(pages)] = pages
+            step.q_start[s], step.kv_len[s] = t, start + n
+            if n == 1:
+                step.token[t], step.pos[t] = seq.tokens[start], start
+                step.slot[t] = pages[start // page_size] * page_size + start % page_size
+            else:
+                pos = np.arange(start, start + n, dtype=np.int32)
+                step.token[t : t + n] = seq.tokens[start : start + n]
+                step.pos[t : t + n] = pos
+                step.slot[t : t + n] = step.page[s, pos // page_size] * page_size + pos % page_size
+            if chunk.n_out:
+                step.out[o : o + chunk.n_out] = range(t + n - chunk.n_out, t + n)
+            t, o = t + n, o + chunk.n_out
+        step.q_start[len(chunks)] = t
+        step.n_tokens, step.n_seqs, step.n_out = t, len(chunks), o
+
+    def _take(self, run: _Run, chunk: Chunk, row: int) -> None:
+        """Use a chunk's results: logits rows [row, row + n_out) of the step."""
+        request = run.request
+        if request.progress:
+            request.progress(min(run.seq.n_computed, len(request.prompt)), len(request.prompt))
+        if run.scores is not None:
+            run.scores[chunk.start : chunk.start + chunk.n] = self._backend.read(self._model.program.logits, chunk.n, row)
+            if run.seq.n_remaining == 0:
+                self._end(run, run.scores)
+            return
+        if not chunk.n_out:
+            return
+        assert run.sampler is not None
+        token = run.sampler.sample(self._backend.logits(row))
+        run.sampler.accept(token)
+        run.first = run.first or time.perf_counter()
+        run.tokens.append(token)
+        if token in self._tokenizer.eog_ids and not request.ignore_eos:
+            self._finish(run, "stop", token)
+            return
+        text = run.stop.push(run.decoder.push(token))
+        self._emit(run, text, token)
+        if run.stop.matched is not None:
+            self._finish(run, "stop", run.stop.matched)
+        elif request.max_tokens is not None and len(run.tokens) >= request.max_tokens:
+            self._finish(run, "length")
+        elif len(run.seq.tokens) >= self._model.n_ctx:  # the token would have no position
+            self._finish(run, "length")
+        else:
+            run.seq.tokens.append(token)
+
+    def _emit(self, run: _Run, text: str, token: int) -> None:
+        if text:
+            run.text.append(text)
+        run.request.sink(Piece(text, token))
+
+    def _finish(self, run: _Run, reason: str, stop: str | int | None = None) -> None:
+        if run.scores is not None:
+            self._end(run, Cancelled("scoring was cancelled"))
+            return
+        if run.stop.matched is None:
+            text = run.stop.push(run.decoder.flush())
+            if run.stop.matched is None:
+                text += run.stop.flush()
+            if text:
+                self._emit(run, text, -1)
+        self._end(run, run.completion(reason, stop))
+
+    def _end(self, run: _Run, result: Completion | npt.NDArray[np.float32] | BaseException) -> None:
+        self._runs.pop(run.seq, None)
+        self._scheduler.remove(run.seq)
+        run.request.sink(result)
