@@ -13,6 +13,7 @@ void pl_qk_ref(const float *q, int64_t q_stride, int32_t nq, const float *kt, in
 float pl_softmax_ref(float *s, int32_t n, float *m) {
   float max = *m, sum[16] = {0};
   for (int32_t j = 0; j < n; j++) max = s[j] > max ? s[j] : max;
+  max += 0.0f; /* -0 becomes +0 */
   for (int32_t j = 0; j < n; j++) {
     s[j] = pl_exp(s[j] - max);
     sum[j % 16] += s[j];

@@ -1,0 +1,28 @@
+#include "kern/avx2/mm.h"
+#include "kern/avx2/pack.h"
+
+/* Panel: [k][16] values. */
+int64_t pl_panel_bytes_F16_avx2(int64_t k) { return round64(k * 16 * (int64_t)sizeof(uint16_t)); }
+
+void pl_pack_F16_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
+  uint16_t *p = panel;
+  for (int r = 0; r < PL_PANEL; r++) {
+    const uint16_t *w = (const void *)((const uint8_t *)src + r * row_bytes);
+    for (int64_t i = 0; i < k; i++) p[i * PL_PANEL + r] = r < nr ? w[i] : 0;
+  }
+}
+
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+  __m256 acc[4][2];
+  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  for (int64_t i = 0; i < k; i++, w += 16 * sizeof(uint16_t)) {
+    __m256 w0 = half8(w), w1 = half8(w + 8 * sizeof(uint16_t));
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      __m256 x = _mm256_set1_ps(((const float *)(const void *)(a + t * stride))[i]);
+      acc[t][0] = _mm256_fmadd_ps(w0, x, acc[t][0]);
+      acc[t][1] = _mm256_fmadd_ps(w1, x, acc[t][1]);
+    }
+  }
+  store_tile(y, acc, NT);
+}
+PL_MM(F16)

@@ -1,0 +1,159 @@
+/* mm.h: what the AVX2 matrix kernels share.
+ *
+ * A panel keeps 16 rows in SIMD lanes: 8 per register, so two registers, "halves", cover it. Quantized panels are
+ * a sequence of blocks of 32 values: scales of 16 rows, then codes in lines of 64 bytes, where the 4 bytes of lane
+ * r belong to row r at four consecutive k. In a nibble line g the low nibbles are values 4g .. 4g+3 and the high
+ * ones 16+4g .. 16+4g+3, so the 32 values are eight quads: low 0..3, then high 0..3. Four bytes of the activation
+ * are broadcast and multiplied with a quad of all rows at once; weights stay unsigned and low-bit, products of
+ * pairs are added in int16 as far as that is safe, and zero points are made up for with the activation's sums. */
+#ifndef PL_AVX2_MM_H
+#define PL_AVX2_MM_H
+#include <immintrin.h>
+#include <string.h>
+
+#include "kern/kern.h"
+
+#define PL_INLINE static inline __attribute__((always_inline))
+#define PL_UNROLL _Pragma("GCC unroll 16")
+
+/* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
+#define PL_PIN(v) __asm__("" : "+x"(v))
+
+/* A tile: NT (a constant) activation rows times one panel. PL_MM makes the kernel: tiles of 4, then the rest. */
+#define PL_MM(type)                                                                                          \
+  static __attribute__((noinline)) void tile1(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
+                                              float *y) {                                                    \
+    tile(w, k, a, stride, y, 1);                                                                             \
+  }                                                                                                          \
+  static __attribute__((noinline)) void tile2(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
+                                              float *y) {                                                    \
+    tile(w, k, a, stride, y, 2);                                                                             \
+  }                                                                                                          \
+  static __attribute__((noinline)) void tile3(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
+                                              float *y) {                                                    \
+    tile(w, k, a, stride, y, 3);                                                                             \
+  }                                                                                                          \
+  static __attribute__((noinline)) void tile4(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
+                                              float *y) {                                                    \
+    tile(w, k, a, stride, y, 4);                                                                             \
+  }                                                                                                          \
+  void pl_mm_##type##_avx2(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a,           \
+                           int64_t a_stride, int32_t nt, float *y) {                                         \
+    const uint8_t *x = a;                                                                                    \
+    for (; nt >= 4; nt -= 4, x += 4 * a_stride, y += 4 * PL_PANEL) tile4(w, k, x, a_stride, y);              \
+    if (nt == 3) tile3(w, k, x, a_stride, y);                                                                \
+    if (nt == 2) tile2(w, k, x, a_stride, y);                                                                \
+    if (nt == 1) tile1(w, k, x, a_stride, y);                                                                \
+  }
+
+/* Block b of activation row t. */
+PL_INLINE const pl_q8 *act(const uint8_t *a, int64_t stride, int t, int64_t b) {
+  return (const pl_q8 *)(const void *)(a + t * stride) + b;
+}
+
+PL_INLINE __m256i load(const void *p) { return _mm256_loadu_si256(p); }
+
+/* Four bytes in every lane. */
+PL_INLINE __m256i bcast4(const void *p) {
+  int32_t v;
+  memcpy(&v, p, 4);
+  return _mm256_set1_epi32(v);
+}
+
+/* Quad q of an activation block in every lane. */
+PL_INLINE __m256i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
+
+/* 8 half floats. */
+PL_INLINE __m256 half8(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+
+/* 8 unsigned bytes as floats. */
+PL_INLINE __m256 byte8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))); }
+
+/* acc = fma((float)idot, dw * da, acc) */
+PL_INLINE __m256 scaled(__m256i idot, __m256 dw, __m256 da, __m256 acc) {
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(idot), _mm256_mul_ps(dw, da), acc);
+}
+
+/* sum += pairwise dot of codes (unsigned) and activations (signed) */
+PL_INLINE void add_pairs(__m256i *sum, __m256i codes, __m256i x, int first) {
+  __m256i p = _mm256_maddubs_epi16(codes, x);
+  *sum = first ? p : _mm256_add_epi16(*sum, p);
+}
+
+/* idot [NT][2] = 4-bit codes (four nibble lines) . block b: eight sums of two products of at most 15 * 128 fit in
+ * int16. */
+PL_INLINE void dot_u4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m256i idot[][2],
+                      const int NT) {
+  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  PL_UNROLL for (int g = 0; g < 4; g++) {
+    __m256i w0 = load(codes + g * 64), w1 = load(codes + g * 64 + 32);
+    __m256i l0 = _mm256_and_si256(w0, low), l1 = _mm256_and_si256(w1, low);
+    __m256i h0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low);
+    __m256i h1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low);
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      __m256i xl = quad(x, g), xh = quad(x, 4 + g);
+      add_pairs(&idot[t][0], l0, xl, g == 0);
+      add_pairs(&idot[t][1], l1, xl, g == 0);
+      add_pairs(&idot[t][0], h0, xh, 0);
+      add_pairs(&idot[t][1], h1, xh, 0);
+      PL_PIN(idot[t][0]);
+      PL_PIN(idot[t][1]);
+    }
+  }
+  PL_UNROLL for (int t = 0; t < NT; t++) {
+    idot[t][0] = _mm256_madd_epi16(idot[t][0], ones);
+    idot[t][1] = _mm256_madd_epi16(idot[t][1], ones);
+  }
+}
+
+/* The bit of quad q (0..7) of a line of 5th bits, moved to bit 4 of its byte. Bit q of byte i of lane r belongs to
+ * value 4q + i of row r. */
+PL_INLINE __m256i bit5(__m256i line, int q) {
+  __m256i at4 = q <= 4 ? _mm256_slli_epi16(line, 4 - q) : _mm256_srli_epi16(line, q - 4);
+  return _mm256_and_si256(at4, _mm256_set1_epi8(16));
+}
+
+/* idot [NT][2] = 5-bit codes (a line of 5th bits, then four nibble lines) . block b: four sums of two products of
+ * at most 31 * 128 fit in int16. */
+PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m256i idot[][2],
+                      const int NT) {
+  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  const __m256i f0 = load(codes), f1 = load(codes + 32);
+  __m256i sum[4][2];
+  PL_UNROLL for (int hi = 0; hi < 2; hi++) {
+    PL_UNROLL for (int g = 0; g < 4; g++) {
+      __m256i w0 = load(codes + 64 + g * 64), w1 = load(codes + 64 + g * 64 + 32);
+      if (hi) w0 = _mm256_srli_epi16(w0, 4), w1 = _mm256_srli_epi16(w1, 4);
+      w0 = _mm256_or_si256(_mm256_and_si256(w0, low), bit5(f0, 4 * hi + g));
+      w1 = _mm256_or_si256(_mm256_and_si256(w1, low), bit5(f1, 4 * hi + g));
+      PL_UNROLL for (int t = 0; t < NT; t++) {
+        __m256i x = quad(act(a, stride, t, b), 4 * hi + g);
+        add_pairs(&sum[t][0], w0, x, g == 0);
+        add_pairs(&sum[t][1], w1, x, g == 0);
+        PL_PIN(sum[t][0]);
+        PL_PIN(sum[t][1]);
+      }
+    }
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      PL_UNROLL for (int h = 0; h < 2; h++) {
+        __m256i s = _mm256_madd_epi16(sum[t][h], ones);
+        idot[t][h] = hi ? _mm256_add_epi32(idot[t][h], s) : s;
+      }
+    }
+  }
+}
+
+/* -zero * (sum of the block's activations) in every lane */
+PL_INLINE __m256i zero_point(const pl_q8 *x, int zero) {
+  return _mm256_madd_epi16(bcast4(x->h), _mm256_set1_epi16((int16_t)-zero));
+}
+
+PL_INLINE void store_tile(float *y, __m256 acc[][2], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) {
+    _mm256_storeu_ps(y + t * PL_PANEL, acc[t][0]);
+    _mm256_storeu_ps(y + t * PL_PANEL + 8, acc[t][1]);
+  }
+}
+
+#endif

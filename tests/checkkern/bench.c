@@ -1,0 +1,170 @@
+/* bench.c: how fast a kernel is. Time stamps count at a constant rate; best of several runs. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "check.h"
+#include "quant/types.h"
+
+static uint64_t ticks(void) {
+#if defined(__x86_64__)
+  uint32_t lo, hi;
+  __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+  return (uint64_t)hi << 32 | lo;
+#elif defined(__aarch64__)
+  uint64_t t;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
+  return t;
+#else
+  return 0;
+#endif
+}
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static const char *bench_name(const entry *e) {
+  return e->type[0] ? text("%s_%s_%s", e->op, e->type, e->level) : text("%s_%s", e->op, e->level);
+}
+
+/* One result: calls, bytes and operations are per run. */
+static void report(const entry *e, int json, int *first, int nt, double calls, double bytes, double ops, double s,
+                   double t) {
+  const char *size = nt ? text("%d", nt) : "null";
+  if (json)
+    printf(
+        "%s\n{\"kernel\": \"%s\", \"nt\": %s, \"cycles_per_call\": %.1f, \"gb_per_s\": %.2f, \"gop_per_s\": %.2f}",
+        *first ? "" : ",", bench_name(e), size, t / calls, bytes / s * 1e-9, ops / s * 1e-9);
+  else
+    printf("%-22s %4s %12.1f cycles/call %8.2f GB/s %8.1f GOP/s\n", bench_name(e), nt ? size : "", t / calls,
+           bytes / s * 1e-9, ops / s * 1e-9);
+  *first = 0;
+  fflush(stdout);
+}
+
+/* Run work() until 50 ms have passed, five times; the best run. */
+#define MEASURE(runs, s, t, work)           \
+  do {                                      \
+    (s) = (t) = 1e30;                       \
+    for (int try_ = 0; try_ < 5; try_++) {  \
+      double start_ = seconds(), used_;     \
+      uint64_t begin_ = ticks();            \
+      int n_ = 0;                           \
+      do {                                  \
+        work;                               \
+        n_++;                               \
+      } while (seconds() - start_ < 0.05);  \
+      uint64_t end_ = ticks();              \
+      used_ = (seconds() - start_) / n_;    \
+      if (used_ < (s)) {                    \
+        (s) = used_;                        \
+        (t) = (double)(end_ - begin_) / n_; \
+      }                                     \
+    }                                       \
+  } while (0)
+
+static void *room(size_t bytes) {
+  void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!p) exit(2);
+  memset(p, 0, bytes);
+  return p;
+}
+
+/* Weights beyond the caches at one token, where memory is the limit; 1 MB of them at more, where arithmetic is. */
+static void bench_mm(const entry *e, int json, int *first) {
+  const int64_t k = 2048;
+  const int tokens[] = {1, 2, 3, 4, 8, 64};
+  const pl_kern_table *table = pl_kern_at(e->level_id);
+  int q8 = is_q8_type(e->type_id);
+  int64_t row = pl_row_bytes(e->type_id, k), stride = q8 ? k / 32 * (int64_t)sizeof(pl_q8) : k * 4;
+  int64_t panel = table->pack[e->type_id] ? table->panel_bytes[e->type_id](k) : PL_PANEL * row;
+  int64_t large = (e->level_id == PL_LEVEL_ref ? 4 << 20 : 192 << 20) / panel, small = (1 << 20) / panel + 1;
+  uint8_t *rows = room((size_t)(PL_PANEL * row)), *w = room((size_t)(large * panel)),
+          *a = room((size_t)(64 * stride));
+  float *y = room(64 * PL_PANEL * 4);
+  fill_rows(e->type_id, rows, row, PL_PANEL, k, NORMAL, 0);
+  fill_acts(q8, a, stride, 64, k, NORMAL, 0);
+  if (table->pack[e->type_id])
+    table->pack[e->type_id](rows, row, PL_PANEL, k, w);
+  else
+    memcpy(w, rows, (size_t)panel);
+  for (int64_t i = 1; i < large; i++) memcpy(w + i * panel, w, (size_t)panel);
+  for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+    int nt = tokens[i];
+    int64_t n = nt <= 4 ? large : small;
+    if (e->level_id == PL_LEVEL_ref && nt > 1) n = 4;
+    double s, t;
+    MEASURE(runs, s, t,
+            for (int64_t j = 0; j < n; j++)((pl_mm_fn *)e->fn)(w + j * panel, row, PL_PANEL, k, a, stride, nt, y));
+    report(e, json, first, nt, (double)n, (double)(n * panel), 2.0 * (double)(n * PL_PANEL * k * nt), s, t);
+  }
+  free(rows), free(w), free(a), free(y);
+}
+
+void bench(const entry *e, int json, int *first) {
+  const int n = 4096;
+  float *x = room(n * 64), *y = room(n * 64);
+  for (int i = 0; i < n * 16; i++) x[i] = rnd_float(NORMAL), y[i] = rnd_float(NORMAL);
+  pl_q8 *q = room(n / 32 * sizeof(pl_q8)), *lo = room(n / 32 * sizeof(pl_q8));
+  double s, t;
+  if (!strcmp(e->op, "mm")) bench_mm(e, json, first);
+  if (!strcmp(e->op, "deq") || !strcmp(e->op, "pack")) {
+    const int64_t row = pl_row_bytes(e->type_id, 2048);
+    uint8_t *w = room((size_t)(PL_PANEL * row)), *panel = room((size_t)(PL_PANEL * row * 2));
+    fill_rows(e->type_id, w, row, PL_PANEL, 2048, NORMAL, 0);
+    if (e->op[0] == 'd')
+      MEASURE(runs, s, t, ((pl_deq_fn *)e->fn)(w, x, 2048));
+    else
+      MEASURE(runs, s, t, ((pl_pack_fn *)e->fn)(w, row, PL_PANEL, 2048, panel));
+    report(e, json, first, 0, 1, (double)row * (e->op[0] == 'd' ? 1 : PL_PANEL), 0, s, t);
+    free(w), free(panel);
+  }
+  if (!strcmp(e->op, "quant"))
+    for (int terms = 1; terms <= 2; terms++) {
+      MEASURE(runs, s, t, ((pl_quant_fn *)e->fn)(x, n, q, terms == 2 ? lo : NULL));
+      report(e, json, first, terms, 1, n * 4.0, n * 2.0 * terms, s, t);
+    }
+  if (!strcmp(e->op, "rmsnorm")) {
+    MEASURE(runs, s, t, ((pl_rmsnorm_fn *)e->fn)(x, x, n, 1e-5f, y));
+    report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
+  }
+  if (!strcmp(e->op, "silu")) {
+    MEASURE(runs, s, t, ((pl_silu_fn *)e->fn)(x, x, n, y));
+    report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
+  }
+  if (!strcmp(e->op, "rope"))
+    for (int inter = 0; inter < 2; inter++) {
+      MEASURE(runs, s, t, ((pl_rope_fn *)e->fn)(y, n / 128, 128, 128, inter, x));
+      report(e, json, first, 0, 1, n * 4.0, n * 3.0, s, t);
+    }
+  if (!strcmp(e->op, "qk"))
+    for (int nq = 1; nq <= 8; nq *= 2) {
+      MEASURE(runs, s, t, ((pl_qk_fn *)e->fn)(x, 128, nq, x, 128, 0.125f, y, PL_PAGE));
+      report(e, json, first, nq, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE * nq, s, t);
+    }
+  if (!strcmp(e->op, "softmax")) {
+    MEASURE(runs, s, t, {
+      float m = 0;
+      memcpy(y, x, 256 * 4);
+      y[0] = ((pl_softmax_fn *)e->fn)(y, 256, &m);
+    });
+    report(e, json, first, 0, 1, 256 * 4.0, 256 * 2.0, s, t);
+  }
+  if (!strcmp(e->op, "av")) {
+    MEASURE(runs, s, t, ((pl_av_fn *)e->fn)(x, PL_PAGE, x, 128, y));
+    report(e, json, first, 0, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE, s, t);
+  }
+  if (!strcmp(e->op, "load_f16")) {
+    MEASURE(runs, s, t, ((pl_load_f16_fn *)e->fn)((const uint16_t *)(const void *)x, n, y));
+    report(e, json, first, 0, 1, n * 2.0, n, s, t);
+  }
+  if (!strcmp(e->op, "store_f16")) {
+    MEASURE(runs, s, t, ((pl_store_f16_fn *)e->fn)(x, n, (uint16_t *)(void *)y));
+    report(e, json, first, 0, 1, n * 4.0, n, s, t);
+  }
+  free(x), free(y), free(q), free(lo);
+}

@@ -1,0 +1,338 @@
+/* floats.c: kernels without a tensor type. */
+#include <string.h>
+
+#include "base/half.h"
+#include "check.h"
+
+#define EPS 0x1p-24 /* half an ulp of 1 */
+
+static float *floats(enum slot s, int64_t n, enum mood mood) {
+  float *p = buffer(s, (size_t)n * 4, 4);
+  for (int64_t i = 0; i < n; i++) p[i] = rnd_float(mood);
+  return p;
+}
+
+static const pl_kern_table *ref(void) { return pl_kern_at(PL_LEVEL_ref); }
+static int is_ref(const entry *e) { return e->level_id == PL_LEVEL_ref; }
+
+/* ---- quant ---- */
+
+static void same_blocks(const pl_q8 *got, const pl_q8 *want, int64_t n, const char *what) {
+  for (int64_t b = 0; b < n; b++) {
+    const char *where = text("%s, block %lld", what, (long long)b);
+    same_floats(&got[b].d, &want[b].d, 1, text("%s: d", where));
+    same_floats(&got[b].s, &want[b].s, 1, text("%s: s", where));
+    same_bytes(got[b].h, want[b].h, 4, text("%s: h", where));
+    same_bytes(got[b].q, want[b].q, 32, text("%s: q", where));
+  }
+}
+
+/* What the contract says of one block of finite values x [32]. */
+static void right_block(const pl_q8 *y, const double *x, const char *what) {
+  double amax = 0;
+  int h[2] = {0, 0};
+  for (int i = 0; i < 32; i++) amax = fabs(x[i]) > amax ? fabs(x[i]) : amax;
+  near_enough(y->d, amax / 127, 2 * EPS * amax / 127, text("%s: d", what));
+  for (int i = 0; i < 32; i++) {
+    if (y->q[i] < -127) fail("%s: q[%d] is -128", what, i);
+    near_enough((double)y->d * y->q[i], x[i], (double)y->d * 0.5001, text("%s: value %d", what, i));
+    h[i / 16] += y->q[i];
+  }
+  if (y->h[0] != h[0] || y->h[1] != h[1])
+    fail("%s: h is %d, %d, expected %d, %d", what, y->h[0], y->h[1], h[0], h[1]);
+  near_enough(y->s, (double)y->d * (h[0] + h[1]), EPS * fabs((double)y->s), text("%s: s", what));
+}
+
+void check_quant(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int n = 1; n <= 9; n++)
+      for (int terms = 1; terms <= 2; terms++) {
+        size_t bytes = (size_t)n * sizeof(pl_q8);
+        float *x = floats(SLOT_A, 32 * n, (enum mood)mood);
+        if (n == 9) /* exact ties */
+          for (int i = 0; i < 32 * n; i++) x[i] = i % 32 ? (float)rnd_int(-253, 253) * 0.5f : 127.0f;
+        pl_q8 *hi = buffer(SLOT_OUT, bytes, 4), *lo = terms == 2 ? buffer(SLOT_OUT2, bytes, 4) : NULL;
+        const char *what = text("%s values, %d blocks", mood_name((enum mood)mood), n);
+        ((pl_quant_fn *)e->fn)(x, 32 * n, hi, lo);
+        called(hi, bytes, SLOT_OUT);
+        if (lo) check_outside(SLOT_OUT2);
+        if (!is_ref(e)) {
+          pl_q8 *want = buffer(SLOT_WANT, bytes, 4), *want_lo = buffer(SLOT_B, bytes, 4);
+          ref()->quant(x, 32 * n, want, want_lo);
+          same_blocks(hi, want, n, what);
+          if (lo) same_blocks(lo, want_lo, n, text("%s, second term", what));
+        }
+        for (int b = 0; b < n; b++)
+          for (int i = 0; i < 32; i++)
+            if (hi[b].q[i] == -128 || (lo && lo[b].q[i] == -128)) fail("%s: a code is -128", what);
+        if (!is_ref(e) || (mood != NORMAL && mood != WIDE && mood != ZERO)) continue;
+        for (int b = 0; b < n; b++) {
+          double v[32], rest[32];
+          for (int i = 0; i < 32; i++) {
+            v[i] = x[32 * b + i];
+            rest[i] = (float)(v[i] - (double)hi[b].d * hi[b].q[i]);
+          }
+          right_block(&hi[b], v, what);
+          if (lo) right_block(&lo[b], rest, text("%s, second term", what));
+        }
+      }
+}
+
+/* ---- rmsnorm, silu, rope ---- */
+
+void check_rmsnorm(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 24; i++) {
+      int n = i < 20 ? 1 + i : i < 22 ? 64 * i : rnd_int(1, 3000);
+      const float eps = i % 2 ? 1e-5f : 1e-6f;
+      float *x = floats(SLOT_A, n, (enum mood)mood), *w = floats(SLOT_B, n, NORMAL);
+      float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      if (i % 3 == 0) memcpy(y, x, (size_t)n * 4); /* in place */
+      ((pl_rmsnorm_fn *)e->fn)(i % 3 ? x : y, w, n, eps, y);
+      called(y, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->rmsnorm(x, w, n, eps, want);
+        same_floats(y, want, n, what);
+      } else if (mood == NORMAL || mood == WIDE) {
+        double ss = 0;
+        for (int j = 0; j < n; j++) ss += (double)x[j] * x[j];
+        double r = 1 / sqrt(ss / n + (double)eps);
+        for (int j = 0; j < n; j++) {
+          double v = x[j] * r * w[j];
+          near_enough(y[j], v, (n / 16 + 12) * EPS * fabs(v), text("%s, value %d", what, j));
+        }
+      }
+    }
+}
+
+void check_silu(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 24; i++) {
+      int n = i < 20 ? 1 + i : rnd_int(1, 3000);
+      float *g = floats(SLOT_A, n, (enum mood)mood), *u = floats(SLOT_B, n, (enum mood)mood);
+      if (i % 2)
+        for (int j = 0; j < n; j++) g[j] = (float)rnd_real(-110, 110);
+      float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      if (i % 3 == 0) memcpy(y, g, (size_t)n * 4); /* in place */
+      ((pl_silu_fn *)e->fn)(i % 3 ? g : y, u, n, y);
+      called(y, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->silu(g, u, n, want);
+        same_floats(y, want, n, what);
+      } else if (mood == NORMAL || mood == WIDE) {
+        for (int j = 0; j < n; j++) {
+          double v = g[j] / (1 + exp(-(double)g[j])) * u[j];
+          double lost = g[j] < -88 ? 0x1p-121 * fabs((double)u[j]) : 0; /* 1 + e^-g overflows */
+          near_enough(y[j], v, 8 * EPS * fabs(v) + lost + 0x1p-148, text("%s, value %d", what, j));
+        }
+      }
+    }
+}
+
+void check_rope(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 40; i++) {
+      int half = i < 20 ? 1 + i : i < 24 ? 32 : rnd_int(1, 70), heads = rnd_int(1, 5), interleaved = i % 2;
+      int head = 2 * half + rnd_int(0, 9), n = heads * head;
+      float *x = floats(SLOT_A, n, (enum mood)mood), *cs = buffer(SLOT_B, (size_t)half * 8, 4);
+      for (int j = 0; j < half; j++) {
+        double angle = rnd_real(-4, 4);
+        cs[2 * j] = (float)cos(angle);
+        cs[2 * j + 1] = (float)sin(angle);
+      }
+      float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      memcpy(y, x, (size_t)n * 4);
+      memcpy(want, x, (size_t)n * 4);
+      const char *what =
+          text("%s values, n_rot %d, interleaved %d", mood_name((enum mood)mood), 2 * half, interleaved);
+      ((pl_rope_fn *)e->fn)(y, heads, head, 2 * half, interleaved, cs);
+      called(y, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->rope(want, heads, head, 2 * half, interleaved, cs);
+        same_floats(y, want, n, what);
+        continue;
+      }
+      if (mood != NORMAL && mood != WIDE) continue;
+      for (int h = 0; h < heads; h++) {
+        same_floats(y + h * head + 2 * half, x + h * head + 2 * half, head - 2 * half, "beyond n_rot");
+        for (int j = 0; j < half; j++) {
+          int ia = h * head + (interleaved ? 2 * j : j), ib = interleaved ? ia + 1 : ia + half;
+          double a = x[ia], b = x[ib], c = cs[2 * j], s = cs[2 * j + 1], tol = 3 * EPS * (fabs(a) + fabs(b));
+          near_enough(y[ia], a * c - b * s, tol, what);
+          near_enough(y[ib], b * c + a * s, tol, what);
+        }
+      }
+    }
+}
+
+/* ---- attention ---- */
+
+void check_qk(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int nq = 1; nq <= 17; nq++) {
+      int hd = nq % 3 ? 16 * rnd_int(1, 16) : rnd_int(1, 80), q_stride = hd + rnd_int(0, 5);
+      int s_stride = PL_PAGE + 16 * rnd_int(0, 2), n = s_stride * (nq - 1) + PL_PAGE;
+      const float scale = 0.125f * (float)rnd_int(1, 9);
+      float *q = floats(SLOT_A, q_stride * (nq - 1) + hd, (enum mood)mood);
+      float *kt = floats(SLOT_B, hd * PL_PAGE, (enum mood)mood);
+      float *s = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      memset(s, 0, (size_t)n * 4);
+      memset(want, 0, (size_t)n * 4);
+      const char *what = text("%s values, hd %d, nq %d", mood_name((enum mood)mood), hd, nq);
+      ((pl_qk_fn *)e->fn)(q, q_stride, nq, kt, hd, scale, s, s_stride);
+      called(s, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->qk(q, q_stride, nq, kt, hd, scale, want, s_stride);
+        same_floats(s, want, n, what);
+      } else if (mood == NORMAL || mood == WIDE) {
+        for (int i = 0; i < nq; i++)
+          for (int j = 0; j < PL_PAGE; j++) {
+            double sum = 0, magnitude = 0;
+            for (int d = 0; d < hd; d++) {
+              double v = (double)q[i * q_stride + d] * kt[d * PL_PAGE + j];
+              sum += v;
+              magnitude += fabs(v);
+            }
+            near_enough(s[i * s_stride + j], sum * scale, (hd + 2) * EPS * magnitude * scale, what);
+          }
+      }
+    }
+}
+
+/* pl_exp: within 2 ulp, and what its comment says of the ends. */
+static void check_exp(void) {
+  for (int i = 0; i < 200000; i++) {
+    float x = (float)rnd_real(-87, 88.7);
+    double want = exp((double)x);
+    near_enough(pl_exp(x), want, 2 * 2 * EPS * want, text("pl_exp(%a)", (double)x));
+  }
+  for (int i = 0; i < 20000; i++) {
+    float x = (float)rnd_real(-104, -87);
+    near_enough(pl_exp(x), exp((double)x), 0x1p-148, text("pl_exp(%a)", (double)x));
+  }
+  const float zero[] = {-104.0f, -1000.0f, -INFINITY}, inf[] = {88.72284f, 1000.0f, INFINITY};
+  for (int i = 0; i < 3; i++) {
+    if (pl_exp(zero[i]) != 0) fail("pl_exp(%g) is not 0", (double)zero[i]);
+    if (pl_exp(inf[i]) != INFINITY) fail("pl_exp(%g) is not infinite", (double)inf[i]);
+  }
+  if (!(pl_exp(NAN) != pl_exp(NAN))) fail("pl_exp(NaN) is a number");
+  if (pl_exp(0.0f) != 1.0f) fail("pl_exp(0) is not 1");
+}
+
+void check_softmax(const entry *e) {
+  if (is_ref(e)) check_exp();
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 50; i++) {
+      int n = i < 40 ? 1 + i : rnd_int(1, 600), room = (n + 15) / 16 * 16;
+      float *x = floats(SLOT_A, n, (enum mood)mood);
+      if (i % 2)
+        for (int j = 0; j < n; j++) x[j] = (float)rnd_real(-120, 20);
+      float *s = buffer(SLOT_OUT, (size_t)room * 4, 4), *want = buffer(SLOT_WANT, (size_t)room * 4, 4);
+      for (int j = 0; j < room; j++) s[j] = want[j] = j < n ? x[j] : NAN; /* room beyond n may hold anything */
+      float old = i % 3 == 0 ? -INFINITY : i % 3 == 1 ? rnd_float((enum mood)mood) : 30.0f, m = old, want_m = old;
+      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      float sum = ((pl_softmax_fn *)e->fn)(s, n, &m);
+      called(s, (size_t)room * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        float want_sum = ref()->softmax(want, n, &want_m);
+        same_floats(s, want, room, what);
+        same_floats(&m, &want_m, 1, text("%s: maximum", what));
+        same_floats(&sum, &want_sum, 1, text("%s: sum", what));
+      } else if (mood == NORMAL || mood == WIDE) {
+        double max = old, total = 0;
+        for (int j = 0; j < n; j++) max = x[j] > max ? x[j] : max;
+        near_enough(m, max, 0, text("%s: maximum", what));
+        for (int j = 0; j < room; j++) {
+          double p = j < n ? exp(x[j] - max) : 0;
+          near_enough(s[j], p, (6 + 2 * fabs(j < n ? x[j] - max : 0)) * EPS * p + 0x1p-148,
+                      text("%s, value %d", what, j));
+          total += s[j];
+        }
+        near_enough(sum, total, (n / 16 + 5) * EPS * total, text("%s: sum", what));
+      }
+    }
+}
+
+void check_av(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 1; i <= 20; i++) {
+      int hd = 16 * i, n = rnd_int(1, 40);
+      float *p = floats(SLOT_A, n, (enum mood)mood), *v = floats(SLOT_B, (int64_t)n * hd, (enum mood)mood);
+      float *o = floats(SLOT_OUT, hd, NORMAL), *want = buffer(SLOT_WANT, (size_t)hd * 4, 4);
+      memcpy(want, o, (size_t)hd * 4);
+      const char *what = text("%s values, n %d, hd %d", mood_name((enum mood)mood), n, hd);
+      ((pl_av_fn *)e->fn)(p, n, v, hd, o);
+      called(o, (size_t)hd * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->av(p, n, v, hd, want);
+        same_floats(o, want, hd, what);
+      } else if (mood == NORMAL || mood == WIDE) {
+        for (int d = 0; d < hd; d++) {
+          double sum = want[d], magnitude = fabs(sum);
+          for (int j = 0; j < n; j++) {
+            sum += (double)p[j] * v[j * hd + d];
+            magnitude += fabs((double)p[j] * v[j * hd + d]);
+          }
+          near_enough(o[d], sum, (n + 1) * EPS * magnitude, what);
+        }
+      }
+    }
+}
+
+/* ---- half floats ---- */
+
+void check_load_f16(const entry *e) {
+  const int sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 64, 65536};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    int n = sizes[i];
+    uint16_t *x = buffer(SLOT_A, (size_t)n * 2, 2);
+    for (int j = 0; j < n; j++) x[j] = n == 65536 ? (uint16_t)j : (uint16_t)rnd();
+    float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+    ((pl_load_f16_fn *)e->fn)(x, n, y);
+    called(y, (size_t)n * 4, SLOT_OUT);
+    for (int j = 0; j < n; j++) { /* the definition of binary16 */
+      int exp = x[j] >> 10 & 31, man = x[j] & 1023;
+      double v = exp == 31 ? (man ? NAN : INFINITY) : exp ? ldexp(1024 + man, exp - 25) : ldexp(man, -24);
+      want[j] = (float)(x[j] & 0x8000 ? -v : v);
+    }
+    same_floats(y, want, n, text("n %d", n));
+  }
+}
+
+/* The nearest half float, ties to even, in double precision. */
+static uint16_t nearest_half(float f) {
+  uint16_t sign = (uint16_t)(pl_f32_bits(f) >> 16 & 0x8000);
+  double a = fabs((double)f);
+  if (a != a) return 0x7e00;
+  if (a == 0) return sign;
+  if (a >= 65520) return sign | 0x7c00;
+  int exp;
+  frexp(a, &exp);
+  int shift = exp - 11 < -24 ? -24 : exp - 11; /* the exponent of one unit in the last place */
+  double units = nearbyint(ldexp(a, -shift));  /* 1024..2048, or fewer if subnormal */
+  return (uint16_t)(sign + (shift + 24) * 1024 + (int)units);
+}
+
+void check_store_f16(const entry *e) {
+  const int sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 4096, 4096, 4096, 65536, 65536};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    int n = sizes[i];
+    float *x = floats(SLOT_A, n, (enum mood)(i % N_MOODS));
+    if (i % 3 == 1)
+      for (int j = 0; j < n; j++) x[j] = pl_bits_f32((uint32_t)rnd());
+    if (i % 3 == 2) /* half floats and the points midway between them, and their neighbours */
+      for (int j = 0; j < n; j++)
+        x[j] = pl_bits_f32((pl_f32_bits(pl_f16_f32((uint16_t)rnd())) + (uint32_t)(rnd() & 1) * 0x1000 +
+                            (uint32_t)(rnd() % 3) - 1));
+    uint16_t *y = buffer(SLOT_OUT, (size_t)n * 2, 2);
+    ((pl_store_f16_fn *)e->fn)(x, n, y);
+    called(y, (size_t)n * 2, SLOT_OUT);
+    for (int j = 0; j < n; j++) {
+      if (x[j] != x[j] && (y[j] & 0x7c00) == 0x7c00 && y[j] & 1023) continue;
+      uint16_t want = nearest_half(x[j]);
+      if (y[j] != want) fail("%a becomes %#06x, expected %#06x", (double)x[j], y[j], want);
+    }
+  }
+}
