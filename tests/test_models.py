@@ -1,0 +1,124 @@
+"""Whole models against transformers: logits and greedy continuations of small random models.
+
+Each golden holds prompts with the logits of a float32 forward pass by Hugging Face transformers and its greedy
+continuation; quantized ones were computed with the same code on the dequantized weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyllm
+from pyllm._lib import ffi, lib
+
+MODELS = ["llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "qwen2", "qwen2_yarn", "qwen3"]
+TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M"]
+#: (mean, max) absolute logit difference of llama.cpp, which quantizes activations to 8 bits as the default mode does
+LLAMA_CPP = {
+    "F32": (3.8e-6, 2.7e-5), "F16": (2.7e-3, 1.5e-2), "BF16": (2.3e-2, 1.6e-1), "Q4_0": (7.6e-2, 5.1e-1),
+    "Q4_1": (8.2e-2, 5.6e-1), "Q5_0": (8.1e-2, 5.1e-1), "Q5_1": (8.1e-2, 6.4e-1), "Q8_0": (8.0e-2, 5.8e-1),
+    "Q4_K": (1.1e-1, 8.3e-1), "Q5_K": (1.1e-1, 7.7e-1), "Q6_K": (1.1e-1, 7.9e-1), "Q4_K_M": (1.1e-1, 6.7e-1),
+}  # fmt: skip
+TOLERANCE = 3e-4
+LEVELS = [ffi.string(lib.pl_cpu_level_name(i)).decode() for i in range(lib.pl_cpu_best() + 1)]
+
+
+def golden(request: pytest.FixtureRequest, folder: str, name: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """The model file and its reference arrays, from tests/data or the shared goldens."""
+    base = Path(__file__).parent / "data" / folder
+    if not (base / f"{name}.gguf").exists():
+        base = request.getfixturevalue("shared") / "goldens" / folder
+    return base / f"{name}.gguf", dict(np.load(base / f"{name}.npz"))
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> str:
+    before = lib.pl_cpu_level()
+    lib.pl_cpu_set_level(LEVELS.index(request.param))
+    yield request.param
+    lib.pl_cpu_set_level(before)
+
+
+def prompts(npz: dict[str, np.ndarray]) -> list[int]:
+    return [k for k in range(9) if f"p{k}_ids" in npz]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_float32_logits(request: pytest.FixtureRequest, level: str, name: str) -> None:
+    path, npz = golden(request, "models", name)
+    with pyllm.LLM(path, compute="f32", kv_type="f32", n_threads=2) as llm:
+        for k in prompts(npz):
+            want = npz[f"p{k}_logits"]
+            got = llm.logits(npz[f"p{k}_ids"].tolist())[-len(want) :]
+            assert np.abs(got - want).max() <= TOLERANCE
+            gap = np.partition(want, -2, axis=1)
+            clear = gap[:, -1] - gap[:, -2] > 1e-3
+            assert (got.argmax(1) == want.argmax(1))[clear].all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_float32_greedy(request: pytest.FixtureRequest, name: str) -> None:
+    path, npz = golden(request, "models", name)
+    with pyllm.LLM(path, compute="f32", kv_type="f32", n_threads=2) as llm:
+        ids = [npz[f"p{k}_ids"].tolist() for k in prompts(npz)]
+        outs = llm.generate(ids, max_tokens=24, temperature=0, ignore_eos=True)
+        for k, out in zip(prompts(npz), outs, strict=True):
+            want, margin = npz[f"p{k}_greedy"], npz[f"p{k}_greedy_margin"]
+            unclear = np.flatnonzero(margin < 1e-3)
+            n = int(unclear[0]) if len(unclear) else len(want)
+            assert out.tokens[:n] == want[:n].tolist()
+            assert out.finish_reason == "length"
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_quantized_weights_in_float32(request: pytest.FixtureRequest, level: str, name: str) -> None:
+    path, npz = golden(request, "quant", f"quant-{name}")
+    with pyllm.LLM(path, compute="f32", kv_type="f32", n_threads=2) as llm:
+        for k in prompts(npz):
+            want = npz[f"p{k}_logits"]
+            got = llm.logits(npz[f"p{k}_ids"].tolist())[-len(want) :]
+            assert np.abs(got - want).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_default_mode_is_no_further_than_llama_cpp(request: pytest.FixtureRequest, level: str, name: str) -> None:
+    path, npz = golden(request, "quant", f"quant-{name}")
+    diffs = []
+    with pyllm.LLM(path, kv_type="f32", n_threads=2) as llm:
+        for k in prompts(npz):
+            want = npz[f"p{k}_logits"]
+            diffs.append(np.abs(llm.logits(npz[f"p{k}_ids"].tolist())[-len(want) :] - want).ravel())
+    diff = np.concatenate(diffs)
+    mean, largest = LLAMA_CPP[name]
+    # llama.cpp's float32 figures are rounding noise; the bound there is the float32 tolerance
+    assert diff.mean() <= max(mean, TOLERANCE) and diff.max() <= max(largest, TOLERANCE)
+
+
+def bits(llm: pyllm.LLM, ids: list[int]) -> bytes:
+    return llm.logits(ids).tobytes()
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q6_K"])
+def test_same_bits_whatever_runs_it(request: pytest.FixtureRequest, name: str) -> None:
+    """Level, threads, step size, repacking and neighbours change nothing, bit for bit."""
+    path, npz = golden(request, "quant", f"quant-{name}")
+    ids = npz["p2_ids"].tolist()
+    before = lib.pl_cpu_level()
+    with pyllm.LLM(path, n_threads=1) as llm:
+        want = bits(llm, ids)
+        alone = llm.generate(ids[:20], max_tokens=8, temperature=0, ignore_eos=True).tokens
+    for options in ({"n_threads": 2}, {"n_threads": 3, "n_batch": 7}, {"repack": False}, {"n_batch": 33}):
+        with pyllm.LLM(path, **options) as llm:
+            assert bits(llm, ids) == want, options
+            together = llm.generate([ids[:20], ids[:50], ids[5:9]], max_tokens=8, temperature=0, ignore_eos=True)
+            assert together[0].tokens == alone, options
+    try:
+        for index, name_of in enumerate(LEVELS):
+            lib.pl_cpu_set_level(index)
+            with pyllm.LLM(path, n_threads=2) as llm:
+                assert bits(llm, ids) == want, name_of
+    finally:
+        lib.pl_cpu_set_level(before)
