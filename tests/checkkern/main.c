@@ -101,7 +101,8 @@ static const char usage[] =
     "  --json        print results as JSON\n"
     "  --list        print the names of the kernels that would run\n"
     "  -v            also name the kernels that pass\n"
-    "  --break HOW   spoil every result: bit, read, write or trap; everything must fail then\n"
+    "  --break HOW   spoil every result, so that everything must fail: ulp (lowest bit of one float;\n"
+    "                reference kernels may pass), bit (of its exponent), read, write, trap\n"
     "  SUBSTRING     only kernels whose name contains it\n";
 
 int main(int argc, char **argv) {

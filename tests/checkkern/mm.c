@@ -232,7 +232,8 @@ void check_panel_bytes(const entry *e) {
   pl_panel_bytes_fn *size = (pl_panel_bytes_fn *)e->fn;
   int block = pl_type_block(e->type_id);
   for (int i = 1; i <= 128; i++) {
-    int64_t k = i <= 64 ? (int64_t)block * i : 256 * (i - 64), got = size(k), plain = pl_row_bytes(e->type_id, k) * PL_PANEL;
+    int64_t k = i <= 64 ? (int64_t)block * i : 256 * (i - 64), got = size(k),
+            plain = pl_row_bytes(e->type_id, k) * PL_PANEL;
     called(&got, sizeof got, SLOT_OUT);
     if (got % 64 || got < plain)
       fail("k %lld: %lld bytes for %lld", (long long)k, (long long)got, (long long)plain);

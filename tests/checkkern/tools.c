@@ -117,8 +117,9 @@ void break_with(const char *how) { breakage = how; }
 void called(void *out, size_t bytes, enum slot s) {
   if (breakage) {
     volatile uint8_t *p = out, *end = slots[s].base + SLOT_BYTES;
-    if (!strcmp(breakage, "bit"))
-      for (size_t i = 3; i < bytes; i += 4) p[i] ^= 1; /* the lowest bit of a float's exponent */
+    size_t word = bytes < 4 ? 0 : rnd() % (bytes / 4) * 4;
+    if (!strcmp(breakage, "ulp")) p[word] ^= 1;
+    if (!strcmp(breakage, "bit")) p[bytes < 4 ? 1 : word + 3] ^= 1; /* a float's exponent */
     if (!strcmp(breakage, "read")) (void)*end;
     if (!strcmp(breakage, "write") && at_end) p[-1] ^= 1;
     if (!strcmp(breakage, "write") && !at_end) p[bytes] ^= 1;
