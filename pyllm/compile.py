@@ -288,7 +288,7 @@ class _Planner:
 
     def _cache_views(self, cache: Cache) -> tuple[View, View]:
         t = self.target
-        views = []
+        views: list[View] = []
         for kind, head_dim in ((t.type_k, cache.head_dim_k), (t.type_v, cache.head_dim_v)):
             page = t.kv_page_bytes(kind, cache.n_kv, head_dim)
             if page <= 0:

@@ -250,7 +250,8 @@ class Engine:
         if request.progress:
             request.progress(min(run.seq.n_computed, len(request.prompt)), len(request.prompt))
         if run.scores is not None:
-            run.scores[chunk.start : chunk.start + chunk.n] = self._backend.read(self._model.program.logits, chunk.n, row)
+            rows = slice(chunk.start, chunk.start + chunk.n)
+            run.scores[rows] = self._backend.read(self._model.program.logits, chunk.n, row)
             if run.seq.n_remaining == 0:
                 self._end(run, run.scores)
             return
@@ -268,9 +269,7 @@ class Engine:
         self._emit(run, text, token)
         if run.stop.matched is not None:
             self._finish(run, "stop", run.stop.matched)
-        elif request.max_tokens is not None and len(run.tokens) >= request.max_tokens:
-            self._finish(run, "length")
-        elif len(run.seq.tokens) >= self._model.n_ctx:  # the token would have no position
+        elif len(run.tokens) == request.max_tokens or len(run.seq.tokens) >= self._model.n_ctx:
             self._finish(run, "length")
         else:
             run.seq.tokens.append(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -405,10 +406,8 @@ class _AsyncSink:
         self.events: asyncio.Queue[Any] = asyncio.Queue()
 
     def __call__(self, event: Any) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits for this any more
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop is closed: nobody waits for this any more
-            pass
 
 
 class AsyncStream(AsyncIterator[str]):

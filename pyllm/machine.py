@@ -122,9 +122,10 @@ def cpu_levels() -> list[str]:
 def kernel_table() -> list[tuple[str, str, str]]:
     """(op, tensor type or "", level) of every kernel in use."""
     info = ffi.new("pl_kernel_info *")
-    table = []
+    table: list[tuple[str, str, str]] = []
     while lib.pl_kernel_at(len(table), info) == 0:
-        table.append(tuple(ffi.string(s).decode() for s in (info.op, info.type, info.level)))
+        op, kind, level = (ffi.string(s).decode() for s in (info.op, info.type, info.level))
+        table.append((op, kind, level))
     return table
 
 

@@ -132,8 +132,8 @@ class Model:
         if unused:
             shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
             raise ModelError(
-                f"{len(unused)} tensors of the file have no place in architecture {self.hparams.architecture!r} as this "
-                f"version knows it ({shown}); running without them would give wrong answers"
+                f"{len(unused)} tensors of the file have no place in architecture {self.hparams.architecture!r} as "
+                f"this version knows it ({shown}); running without them would give wrong answers"
             )
 
     def plan(self) -> MemoryPlan:

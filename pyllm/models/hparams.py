@@ -104,7 +104,9 @@ class Hparams:
             sliding_window=integer("attention.sliding_window", 0, low=0, high=1 << 30),
         )
 
-    def rope_frequencies(self, divisors: npt.NDArray[np.float32] | None = None) -> tuple[npt.NDArray[np.float32], float]:
+    def rope_frequencies(
+        self, divisors: npt.NDArray[np.float32] | None = None
+    ) -> tuple[npt.NDArray[np.float32], float]:
         """(inv_freq [n_rot / 2] float32, factor for cos and sin).
 
         theta^(-2i/n_rot) (RoFormer), divided by `divisors` where the file has rope_freqs (Llama 3.1), by the factor
