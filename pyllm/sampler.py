@@ -5,9 +5,9 @@
 
     logit bias, penalties, DRY, top-n-sigma, top-k, typical-p, top-p, min-p, XTC, temperature, draw
 
-and with mirostat: logit bias, temperature, mirostat, draw. A draw uses random numbers that depend on the seed and
-on how many tokens the sampler has drawn before, and on nothing else (Philox4x32-10, Salmon et al. 2011): the same
-seed gives the same text whatever else runs beside it.
+and with mirostat: logit bias, temperature, mirostat, draw. A draw uses random numbers that depend on the seed
+and on how many tokens the sampler has drawn before, and on nothing else (Philox4x32-10, Salmon et al. 2011):
+the same seed gives the same text whatever else runs beside it.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ def _allowed(lo: float, hi: float) -> str:
 class SamplingParams:
     """How the next token is chosen; every default is llama.cpp's. Raises ValueError for a value out of range.
 
-    temperature: divides the logits; 0 or less takes the most probable token (the lowest id of equals), after bias
-        and penalties.
+    temperature: divides the logits; 0 or less takes the most probable token (the lowest id of equals), after
+        bias and penalties.
     top_k: keep the k most probable tokens; 0 or less keeps all.
     top_p: keep the most probable tokens whose probabilities reach this sum; 1 keeps all.
     min_p: keep tokens at least this many times as probable as the best; 0 keeps all.
-    typical_p: keep the tokens whose surprise is nearest to the entropy, to this sum of probabilities; 1 keeps all.
+    typical_p: keep the tokens whose surprise is nearest to the entropy, to this sum; 1 keeps all.
     top_n_sigma: keep tokens within this many standard deviations of the best logit; 0 or less keeps all.
-    xtc_probability, xtc_threshold: with that probability, drop all but the least of the tokens that have at least
-        the threshold's probability; a threshold over 0.5 never drops.
+    xtc_probability, xtc_threshold: with that probability, drop all but the least of the tokens that have at
+        least the threshold's probability; a threshold over 0.5 never drops.
     dynatemp_range, dynatemp_exponent: temperature from `temperature - range` to `temperature + range` as the
         entropy grows; with a range, temperature 0 is not greedy.
-    repeat_penalty, frequency_penalty, presence_penalty, repeat_last_n: penalties on tokens among the last n of
-        the prompt and the answer; n of -1 is all of them, 0 none.
+    repeat_penalty, frequency_penalty, presence_penalty, repeat_last_n: penalties on tokens among the last n
+        of the prompt and the answer; n of -1 is all of them, 0 none.
     dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers: penalty of
-        `multiplier * base ** (length - allowed_length)` on a token that would extend a repetition of that length;
-        multiplier 0 is off, last_n of -1 looks at the whole text. Breakers end what is compared.
-    mirostat, mirostat_tau, mirostat_eta: version 1 or 2 steers towards a surprise of tau bits at the rate eta, in
+        `multiplier * base ** (length - allowed_length)` on a token that would extend a repetition of that
+        length; multiplier 0 is off, last_n of -1 looks at the whole text. Breakers end what is compared.
+    mirostat, mirostat_tau, mirostat_eta: version 1 or 2 steers towards a surprise of tau bits at rate eta, in
         place of every filter and penalty; 0 is off.
     seed: 0 to 2**64 - 1, or None for a random one (`Sampler.seed` says which).
     logit_bias: token id -> number added to its logit; -inf bans the token.
@@ -142,7 +142,7 @@ class SamplingParams:
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral):
                 raise ValueError(f"{name} must be an integer, not {value!r}")
-            if not least <= value <= most:
+            if not least <= int(value) <= most:
                 raise ValueError(f"{name} must be {_allowed(least, most)}, not {value}")
         if self.seed is not None and not isinstance(self.seed, numbers.Integral):
             raise ValueError(f"seed must be an integer or None, not {self.seed!r}")
@@ -150,21 +150,22 @@ class SamplingParams:
             raise ValueError(f"seed must be from 0 to 2**64 - 1, or None for a random one, not {self.seed}")
         breakers = self.dry_sequence_breakers
         if isinstance(breakers, str) or not all(isinstance(b, str) and b for b in breakers):
-            raise ValueError(f"dry_sequence_breakers must be a list of texts that are not empty, not {breakers!r}")
+            raise ValueError(f"dry_sequence_breakers must be a list of nonempty texts, not {breakers!r}")
         object.__setattr__(self, "dry_sequence_breakers", tuple(breakers))
         bias: dict[int, float] = {}
         for token, value in self.logit_bias.items():
             if not isinstance(token, numbers.Integral) or token < 0:
                 raise ValueError(f"logit_bias: {token!r} is not a token id")
             if not isinstance(value, numbers.Real) or not -math.inf <= float(value) <= _FLOAT_MAX:
-                raise ValueError(f"logit_bias of token {token} must be a finite number or -inf, not {value!r}")
+                raise ValueError(f"logit_bias of token {token} must be finite or -inf, not {value!r}")
             bias[int(token)] = max(float(value), -_FLOAT_MAX) if value > -math.inf else -math.inf
         object.__setattr__(self, "logit_bias", bias)
 
     @property
     def uses_dry(self) -> bool:
         """Whether DRY changes anything with these parameters."""
-        return self.dry_multiplier > 0 and self.dry_base >= 1 and self.dry_penalty_last_n != 0 and self.mirostat == 0
+        wanted = self.dry_multiplier > 0 and self.dry_base >= 1 and self.dry_penalty_last_n != 0
+        return wanted and self.mirostat == 0
 
 
 class TopLogprobs(NamedTuple):
@@ -179,11 +180,11 @@ _breakers_of: WeakKeyDictionary[Any, dict[tuple[str, ...], _Breakers]] = WeakKey
 
 
 def dry_breakers(tokenizer: BreakerVocab, breakers: Sequence[str]) -> _Breakers:
-    """Every way the tokens can spell each breaker: (head token, the tokens that follow it), sorted, without repeats.
+    """Every way the tokens can spell each breaker: (head token, the tokens that follow it), sorted.
 
-    A token that contains the breaker is a head with nothing to follow; a token whose end is a beginning of the
-    breaker is a head followed by the tokens of the rest (at most 20). A breaker counts up to 40 bytes. Heads that
-    end inside a character of the breaker are left out.
+    A token that contains the breaker is a head with nothing to follow; a token whose end is a beginning of
+    the breaker is a head followed by the tokens of the rest (at most 20). A breaker counts up to 40 bytes.
+    Heads that end inside a character of the breaker are left out.
     """
     key = tuple(breakers)
     known = _breakers_of.setdefault(tokenizer, {})
@@ -213,7 +214,7 @@ def dry_breakers(tokenizer: BreakerVocab, breakers: Sequence[str]) -> _Breakers:
 
 
 class Sampler:
-    """The sampling state of one sequence: random numbers, history and mirostat's mu, held in C. Not thread-safe.
+    """The sampling state of one sequence: random numbers, history, mirostat's mu; not thread-safe.
 
     params: see SamplingParams. n_vocab: length of a row of logits. tokenizer: needed by DRY with sequence
     breakers. prompt_ids: tokens that penalties and DRY see before the first one sampled.
@@ -240,7 +241,9 @@ class Sampler:
         breakers: _Breakers = []
         if params.uses_dry and params.dry_sequence_breakers:
             if tokenizer is None:
-                raise ValueError("DRY needs the tokenizer to find its breakers; or pass dry_sequence_breakers=()")
+                raise ValueError(
+                    "DRY needs a tokenizer to find its breakers; or set dry_sequence_breakers=()"
+                )
             breakers = [b for b in dry_breakers(tokenizer, params.dry_sequence_breakers) if b[0] < n_vocab]
         self._state = _new(params, n_vocab, self.seed, breakers)
         self._out = ffi.new("float *")
@@ -261,7 +264,7 @@ class Sampler:
     def candidates(self, logits: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """What the next sample() draws from: ids [n] and their probabilities [n], the most probable first.
 
-        Changes nothing: a sample() that follows draws from exactly these. Raises SamplingError as sample() does.
+        Changes nothing: a sample() that follows draws from exactly these. Raises SamplingError as sample().
         """
         ids = np.empty(self.n_vocab, np.int32)
         probs = np.empty(self.n_vocab, np.float32)
@@ -293,7 +296,8 @@ class Sampler:
         if not isinstance(logits, np.ndarray):
             return logits
         if logits.dtype != np.float32 or logits.shape != (self.n_vocab,):
-            raise ValueError(f"logits must be float32 [{self.n_vocab}], not {logits.dtype} {list(logits.shape)}")
+            found = f"{logits.dtype} {list(logits.shape)}"
+            raise ValueError(f"logits must be float32 [{self.n_vocab}], not {found}")
         return ffi.from_buffer("float[]", np.ascontiguousarray(logits))
 
 
@@ -307,7 +311,8 @@ def _new(params: SamplingParams, n_vocab: int, seed: int, breakers: _Breakers) -
     bias_id = ffi.new("int32_t[]", list(params.logit_bias))
     bias = ffi.new("float[]", list(params.logit_bias.values()))
     c.n_bias, c.bias_id, c.bias = len(params.logit_bias), bias_id, bias
-    offsets, tails = [0], []
+    offsets: list[int] = [0]
+    tails: list[int] = []
     for _, tail in breakers:
         tails += tail
         offsets.append(len(tails))
@@ -325,7 +330,7 @@ def _checked(result: int) -> int:
     if result >= 0:
         return result
     if result == lib.PL_E_LOGITS:
-        raise SamplingError("no token can be sampled: every logit is -inf or NaN (all banned, or broken weights?)")
+        raise SamplingError("no token can be sampled: every logit is -inf or NaN (banned, or broken weights)")
     if result == lib.PL_E_MEM:
         raise MemoryError("no memory to sample")
     raise ValueError("a token id is outside the vocabulary")
