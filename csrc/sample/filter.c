@@ -44,7 +44,8 @@ void smp_min_p(smp_set *c, float p) {
 }
 
 /* Locally typical sampling (Meister et al. 2023): tokens whose surprise is nearest to the entropy, until their
- * probability exceeds p. Returns 0, or PL_E_MEM. */
+ * probability exceeds p. Banned tokens take no part (in llama.cpp they turn the entropy into NaN). Returns 0, or
+ * PL_E_MEM. */
 int smp_typical(smp_set *c, float p) {
   smp_sort(c);
   double sum = smp_weigh(c, 1.0), max = largest(c), mean = 0;
