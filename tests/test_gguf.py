@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyllm.errors import ModelError
-from pyllm.gguf import GGUFError, GGUFFile, TensorInfo, TypeInfo, tensor_types
+from pyllm.gguf import REQUIRED, GGUFError, GGUFFile, TensorInfo, TypeInfo, tensor_types
 
 DEQUANTIZED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 
@@ -325,6 +325,7 @@ def test_getters_with_defaults(typed: GGUFFile) -> None:
     assert typed.get_list("none", str, None) is None
     assert typed.get_array("none", int, None) is None
     assert typed.get_int("int", 3, min=7, max=7) == 7
+    assert repr(REQUIRED) == "REQUIRED"
     assert repr(typed).endswith("typed.gguf', 8 keys, 0 tensors>")
 
 

@@ -198,7 +198,7 @@ class _Parser:
     def text(self, pos: int, n: int, what: str) -> str:
         """The n bytes at pos, which lie in the file, decoded."""
         if n > LONG_STRING:
-            # CPython stores 1, 2 or 4 bytes per character, as the widest needs
+            # CPython stores every character in 1, 2 or 4 bytes, as the widest needs
             widest = int(np.frombuffer(self.map, np.uint8, n, pos).max())
             width = 4 if widest >= 0xF0 else 2 if widest >= 0xC4 else 1
             if n * width > 2 * self.size:
@@ -206,7 +206,8 @@ class _Parser:
                     f"{what} at byte {pos} has {n} bytes, too many for a text in a file of {self.size}"
                 )
         try:
-            return self.map[pos : pos + n].decode()
+            with memoryview(self.map) as view, view[pos : pos + n] as raw:
+                return str(raw, "utf-8")
         except UnicodeDecodeError as e:
             raise self.error(f"{what} is not UTF-8: {e.reason} at byte {pos + e.start}") from None
 
