@@ -34,7 +34,8 @@ typedef struct work {
   float *block;     /* [hdp][16] one block of K or V as floats */
   float *scores;    /* [rows][CHUNK] */
   float *out;       /* [rows][hdp_v] */
-  float *qpad;      /* [hdp_v] one finished row when head_dim is not a multiple of 16 */
+  float *q;         /* [rows][hd_k] the tile's queries */
+  float *done;      /* [group][hd_v] one token's finished rows, where only their quantized form is wanted */
   float *max, *sum; /* [rows] running maximum and sum of exponentials */
   int64_t bytes;
 } work;
@@ -46,7 +47,8 @@ static work lay_out(uint8_t *mem, int32_t group, int32_t hd_k, int32_t hd_v) {
   w.block = p, p += hdp * PL_PAGE;
   w.scores = p, p += rows * CHUNK;
   w.out = p, p += rows * pl_kv_dim(hd_v);
-  w.qpad = p, p += rows * pl_kv_dim(hd_v);
+  w.q = p, p += rows * pl_kv_dim(hd_k);
+  w.done = p, p += group * pl_kv_dim(hd_v);
   w.max = p, p += (rows + 15) / 16 * 16;
   w.sum = p, p += (rows + 15) / 16 * 16;
   w.bytes = (int64_t)((uint8_t *)p - mem);
@@ -65,6 +67,14 @@ static void attend(const pl_run_ctx *c, const pl_op *op, int32_t s, int32_t t0, 
   work w = lay_out(c->scratch, group, hd_k, hd_v);
   memset(w.out, 0, sizeof(float) * (size_t)rows * (size_t)hdp_v);
   for (int32_t r = 0; r < rows; r++) w.max[r] = -INFINITY, w.sum[r] = 0;
+  const float *q = (const float *)pl_at(c, &op->src[0], t0) + (int64_t)h * group * hd_k; /* one token: in place */
+  if (nt > 1) {
+    for (int32_t t = 0; t < nt; t++)
+      memcpy(w.q + (int64_t)t * group * hd_k,
+             (const float *)pl_at(c, &op->src[0], t0 + t) + (int64_t)h * group * hd_k,
+             sizeof(float) * (size_t)group * (size_t)hd_k);
+    q = w.q;
+  }
 
   int32_t lo = 0, hi = 0; /* keys that some token of the tile sees: [lo, hi) */
   for (int32_t t = 0; t < nt; t++) hi = pos[t] + 1 > hi ? pos[t] + 1 : hi;
@@ -80,12 +90,8 @@ static void attend(const pl_run_ctx *c, const pl_op *op, int32_t s, int32_t t0, 
     for (int32_t b = b0; b * PL_PAGE < c1; b++) {
       const float *kt =
           pl_kv_get_k(c->kern, kc->type, (uint8_t *)pl_at(c, kc, page[b]) + h * head_k, hd_k, w.block);
-      for (int32_t t = 0; t < nt; t++) {
-        if (pos[t] < b * PL_PAGE) continue;
-        const float *q = (const float *)pl_at(c, &op->src[0], t0 + t) + (int64_t)h * group * hd_k;
-        c->kern->qk(q, hd_k, group, kt, hd_k, op->f[0], w.scores + (int64_t)t * group * CHUNK + (b * PL_PAGE - c0),
-                    CHUNK);
-      }
+      /* scores of keys after a token's position are made too, and not used */
+      c->kern->qk(q, hd_k, rows, kt, hd_k, op->f[0], w.scores + (b * PL_PAGE - c0), CHUNK);
     }
     for (int32_t r = 0; r < rows; r++) {
       int32_t p = pos[r / group], n = (p + 1 < c1 ? p + 1 : c1) - c0;
@@ -112,7 +118,7 @@ static void attend(const pl_run_ctx *c, const pl_op *op, int32_t s, int32_t t0, 
 
   const pl_view *act = &op->dst[1];
   for (int32_t t = 0; t < nt; t++) {
-    float *row = op->dst[0].buf >= 0 ? (float *)pl_at(c, &op->dst[0], t0 + t) + (int64_t)h * group * hd_v : w.qpad;
+    float *row = op->dst[0].buf >= 0 ? (float *)pl_at(c, &op->dst[0], t0 + t) + (int64_t)h * group * hd_v : w.done;
     for (int32_t g = 0; g < group; g++) {
       float inv = 1.0f / w.sum[t * group + g];
       const float *o = w.out + (int64_t)(t * group + g) * hdp_v;
