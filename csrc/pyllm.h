@@ -22,6 +22,8 @@
 #define PL_E_MEM -2
 #define PL_E_TYPE -3
 #define PL_E_LOGITS -4 /* every logit is -inf or NaN */
+#define PL_E_DUP -5    /* vocabulary: the same text or merge twice */
+#define PL_E_VOCAB -6  /* vocabulary: a merge of something that is not a token, a score that is no number */
 
 /* a view's row count when it is not a number: tokens, sequences or output rows of the step */
 #define PL_ROWS_T -1
@@ -201,5 +203,43 @@ PL_API int32_t pl_sampler_candidates(pl_sampler *s, const float *logits, int32_t
  * order, and that of token (unless it is -1). */
 PL_API int32_t pl_sampler_logprobs(pl_sampler *s, const float *logits, int32_t token, int32_t n, int32_t *ids,
                                    float *logprobs, float *token_logprob);
+
+/* ---- tokenizer -------------------------------------------------------------------------------------------- */
+
+/* Handles are immutable: any number of threads may encode with one. Texts come as one buffer and n+1 offsets into
+ * it, ids are row numbers of the vocabulary. seed: a random number that keys the hash tables. */
+
+typedef struct pl_bpe pl_bpe;
+/* Byte-level BPE. Tokens and merges ("LEFT RIGHT") spelled in GPT-2's byte alphabet; use[i] != 0: token i may come
+ * out of plain text (a token with characters outside the alphabet never does). whole_words: a word that is a token
+ * is not merged at all. 0, or an error with *bad the token, or n_tokens plus the merge, that it is about. */
+PL_API int32_t pl_bpe_new(const uint8_t *tokens, const int64_t *token_off, const uint8_t *use, int32_t n_tokens,
+                          const uint8_t *merges, const int64_t *merge_off, int32_t n_merges, int32_t whole_words,
+                          uint64_t seed, pl_bpe **out, int32_t *bad);
+PL_API void pl_bpe_free(pl_bpe *h);
+/* Words to ids, and ids_end [n_words] to where each word's ids end; bytes without a token give none. cap is at
+ * least the bytes of all words. The number of ids, or an error. */
+PL_API int64_t pl_bpe_encode(const pl_bpe *h, const uint8_t *text, const int64_t *word_off, int32_t n_words,
+                             int32_t *ids, int64_t cap, int64_t *ids_end);
+
+typedef struct pl_spm pl_spm;
+/* SentencePiece BPE. use[i] 1: token i comes out of plain text, 2: an unused token, merged through but never put
+ * out, 0: neither. byte_id [256]: the token of each byte, or -1; where there is none, unk must be a token. */
+PL_API int32_t pl_spm_new(const uint8_t *tokens, const int64_t *token_off, const uint8_t *use, const float *score,
+                          int32_t n_tokens, const int32_t *byte_id, int32_t unk, uint64_t seed, pl_spm **out,
+                          int32_t *bad);
+PL_API void pl_spm_free(pl_spm *h);
+/* The text's n < 2^31 bytes, spaces as U+2581, to ids [cap], cap >= n. The number of ids, or an error. */
+PL_API int64_t pl_spm_encode(const pl_spm *h, const uint8_t *text, int64_t n, int32_t *ids, int64_t cap);
+
+typedef struct pl_special pl_special;
+/* A finder of n > 0 texts that stand for ids [n] wherever they occur. NULL when out of memory or on a bad
+ * argument. */
+PL_API pl_special *pl_special_new(const uint8_t *texts, const int64_t *off, const int32_t *ids, int32_t n,
+                                  uint64_t seed);
+PL_API void pl_special_free(pl_special *h);
+/* Occurrences that do not overlap, leftmost first and of those the longest: hits [cap][3] = first byte, byte after
+ * the last, id. Their number, even if it is more than cap (the rest is not stored). */
+PL_API int64_t pl_special_find(const pl_special *h, const uint8_t *text, int64_t n, int64_t *hits, int64_t cap);
 
 #endif

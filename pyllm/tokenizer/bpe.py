@@ -1,0 +1,145 @@
+"""Byte-level BPE (tokenizer.ggml.model "gpt2"; Radford et al. 2019): a pre-tokenizer, then merges in C."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection
+from itertools import chain, islice
+from typing import Final
+
+import numpy as np
+
+from .._lib import ffi, lib
+from ..errors import TokenizerError
+from . import pre
+from .kind import buffer, pack, seed
+from .vocab import BYTE_SPELLING, TokenType, Vocab
+
+# Words whose ids are remembered: at most so many, of at most so many characters.
+CACHE_WORDS: Final = 32_768
+CACHE_CHARACTERS: Final = 32
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's byte alphabet: the character that spells each byte in tokenizer.ggml.tokens."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+BYTE_OF: Final = _alphabet()
+
+
+class ByteBPE:
+    """See Kind."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        found = pre.find(vocab.pre)
+        if found is None:
+            raise TokenizerError(
+                f"unknown pre-tokenizer {vocab.pre!r} (tokenizer.ggml.pre); "
+                f"supported: {', '.join(pre.names())}"
+            )
+        if vocab.merges is None:
+            raise TokenizerError("tokenizer.ggml.merges is missing, and tokenizer.ggml.model gpt2 needs it")
+        self.add_bos = found.add_bos
+        self.default_special: dict[str, int] = {}
+        self.space_prefix = False
+        self._nfc = found.nfc
+        self._vocab = vocab
+        self._words = found.compile()
+        self._handle = self._build(vocab, found.whole_words)
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    @staticmethod
+    def _build(vocab: Vocab, whole_words: bool) -> object:
+        merges = vocab.merges or []
+        tokens, token_off = pack(vocab.tokens)
+        spelled, merge_off = pack(merges)
+        use = (vocab.types != TokenType.CONTROL) & (vocab.types != TokenType.UNKNOWN)
+        out, bad = ffi.new("pl_bpe **"), ffi.new("int32_t *")
+        rc = lib.pl_bpe_new(
+            buffer(tokens, "uint8_t[]"),
+            buffer(token_off, "int64_t[]"),
+            buffer(use.astype(np.uint8), "uint8_t[]"),
+            len(vocab),
+            buffer(spelled, "uint8_t[]"),
+            buffer(merge_off, "int64_t[]"),
+            len(merges),
+            whole_words,
+            seed(),
+            out,
+            bad,
+        )
+        if rc == lib.PL_E_MEM:
+            raise MemoryError("no memory for the tokenizer")
+        at = bad[0] - len(vocab)
+        if rc == lib.PL_E_VOCAB:
+            raise TokenizerError(
+                f"merge {at} of tokenizer.ggml.merges, {merges[at]!r:.100}, does not join two tokens to one"
+            )
+        if rc == lib.PL_E_DUP and at >= 0:
+            raise TokenizerError(f"merge {at} of tokenizer.ggml.merges, {merges[at]!r:.100}, is there twice")
+        if rc:
+            raise TokenizerError(f"the vocabulary is inconsistent (error {rc} at {bad[0]})")
+        return ffi.gc(out[0], lib.pl_bpe_free)
+
+    def encode(self, text: str, after_special: bool) -> list[int]:
+        if self._nfc and not unicodedata.is_normalized("NFC", text):
+            text = unicodedata.normalize("NFC", text)
+        words = self._words(text)
+        unique = set(words)
+        table = self._cache  # entries are added to it and never taken out: threads may share it
+        missing = unique.difference(table)
+        if missing:
+            new = self._merge(missing)
+            table = {w: table[w] for w in unique.difference(new)}
+            table.update(new)
+            self._remember(new)
+        return list(chain.from_iterable(map(table.__getitem__, words)))
+
+    def _remember(self, new: dict[str, tuple[int, ...]]) -> None:
+        short = {w: ids for w, ids in new.items() if len(w) <= CACHE_CHARACTERS}
+        if len(self._cache) + len(short) > CACHE_WORDS:
+            self._cache = dict(islice(short.items(), CACHE_WORDS))
+        else:
+            self._cache.update(short)
+
+    def _merge(self, words: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """The ids of each word."""
+        words = list(words)
+        data, offsets = pack(words)
+        ids = np.empty(max(len(data), 1), np.int32)
+        ends = np.empty(max(len(words), 1), np.int64)
+        n = lib.pl_bpe_encode(
+            self._handle,
+            buffer(data, "uint8_t[]"),
+            buffer(offsets, "int64_t[]"),
+            len(words),
+            buffer(ids, "int32_t[]"),
+            len(ids),
+            buffer(ends, "int64_t[]"),
+        )
+        if n == lib.PL_E_MEM:
+            raise MemoryError("no memory to tokenize the text")
+        if n < 0:
+            raise TokenizerError(f"a word of the text is too long to tokenize (error {n})")
+        flat = ids[:n].tolist()
+        result, start = {}, 0
+        for word, end in zip(words, ends.tolist(), strict=False):
+            result[word] = tuple(flat[start:end])
+            start = end
+        return result
+
+    def token_bytes(self, id: int) -> bytes:
+        text = self._vocab.tokens[id]
+        if self._vocab.types[id] == TokenType.BYTE and (match := BYTE_SPELLING.fullmatch(text)):
+            return bytes([int(match[1], 16)])
+        try:
+            return bytes([BYTE_OF[c] for c in text])
+        except KeyError:  # spelled in plain text after all
+            return text.encode()
+
+    def produces(self, id: int) -> bool:
+        token = self._vocab.tokens[id]
+        return any(len(m) == len(token) + 1 and m.replace(" ", "") == token for m in self._vocab.merges or ())
