@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of this test's own, and no waiting between tries."""
     folder = tmp_path / "home"
     monkeypatch.setenv("PYLLM_HOME", str(folder))
-    monkeypatch.setattr(web.time, "sleep", lambda s: None)
+    monkeypatch.setattr(web, "BACKOFF_SECONDS", 0.0)
     return folder
 
 
@@ -104,7 +104,7 @@ def site() -> Iterator[Site]:
     handler = type("ThisHandler", (Handler,), {"site": state})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         state.url = f"http://127.0.0.1:{server.server_address[1]}/some/model.gguf"
         yield state
         server.shutdown()

@@ -21,6 +21,7 @@ from .sources import file_name, safe_relpath
 
 TIMEOUT_SECONDS = 30.0
 TRIES = 5  # in a row without a new byte
+BACKOFF_SECONDS = 0.2  # doubled after every try
 CHUNK = 1 << 18
 
 
@@ -69,7 +70,7 @@ class WebSource:
                             + (f" of {human(sink.total)}" if sink.total else "")
                             + f" ({e}). Pull it again to go on from there."
                         ) from e
-                    time.sleep(min(0.2 * 2**tries, 5.0))
+                    time.sleep(min(BACKOFF_SECONDS * 2**tries, 5.0))
             sink.close(sync=True)
         finally:
             sink.close()
