@@ -1,5 +1,4 @@
 #include "kern/avx2/mm.h"
-#include "kern/avx2/pack.h"
 
 /* Panel: [k][16] values. */
 int64_t pl_panel_bytes_BF16_avx2(int64_t k) { return round64(k * 16 * (int64_t)sizeof(uint16_t)); }
@@ -29,4 +28,4 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   }
   store_tile(y, acc, NT);
 }
-PL_MM(BF16)
+PL_MM(BF16, avx2)

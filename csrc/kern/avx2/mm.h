@@ -9,47 +9,11 @@
 #ifndef PL_AVX2_MM_H
 #define PL_AVX2_MM_H
 #include <immintrin.h>
-#include <string.h>
 
-#include "kern/kern.h"
-
-#define PL_INLINE static inline __attribute__((always_inline))
-#define PL_UNROLL _Pragma("GCC unroll 16")
+#include "kern/tile.h"
 
 /* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
 #define PL_PIN(v) __asm__("" : "+x"(v))
-
-/* A tile: NT (a constant) activation rows times one panel. PL_MM makes the kernel: tiles of 4, then the rest. */
-#define PL_MM(type)                                                                                          \
-  static __attribute__((noinline)) void tile1(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
-                                              float *y) {                                                    \
-    tile(w, k, a, stride, y, 1);                                                                             \
-  }                                                                                                          \
-  static __attribute__((noinline)) void tile2(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
-                                              float *y) {                                                    \
-    tile(w, k, a, stride, y, 2);                                                                             \
-  }                                                                                                          \
-  static __attribute__((noinline)) void tile3(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
-                                              float *y) {                                                    \
-    tile(w, k, a, stride, y, 3);                                                                             \
-  }                                                                                                          \
-  static __attribute__((noinline)) void tile4(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
-                                              float *y) {                                                    \
-    tile(w, k, a, stride, y, 4);                                                                             \
-  }                                                                                                          \
-  void pl_mm_##type##_avx2(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a,           \
-                           int64_t a_stride, int32_t nt, float *y) {                                         \
-    const uint8_t *x = a;                                                                                    \
-    for (; nt >= 4; nt -= 4, x += 4 * a_stride, y += 4 * PL_PANEL) tile4(w, k, x, a_stride, y);              \
-    if (nt == 3) tile3(w, k, x, a_stride, y);                                                                \
-    if (nt == 2) tile2(w, k, x, a_stride, y);                                                                \
-    if (nt == 1) tile1(w, k, x, a_stride, y);                                                                \
-  }
-
-/* Block b of activation row t. */
-PL_INLINE const pl_q8 *act(const uint8_t *a, int64_t stride, int t, int64_t b) {
-  return (const pl_q8 *)(const void *)(a + t * stride) + b;
-}
 
 PL_INLINE __m256i load(const void *p) { return _mm256_loadu_si256(p); }
 
@@ -104,6 +68,16 @@ PL_INLINE void dot_u4(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   PL_UNROLL for (int t = 0; t < NT; t++) {
     idot[t][0] = _mm256_madd_epi16(idot[t][0], ones);
     idot[t][1] = _mm256_madd_epi16(idot[t][1], ones);
+  }
+}
+
+/* The 32 fifth bits of one row (bit i of qh for value i), as the four bytes of its lane: bit q of byte i is that
+ * of value 4q + i. */
+static inline void fifth_bits(uint32_t qh, uint8_t *lane) {
+  for (int i = 0; i < 4; i++) {
+    uint32_t bits = 0;
+    for (int q = 0; q < 8; q++) bits |= (qh >> (4 * q + i) & 1) << q;
+    lane[i] = (uint8_t)bits;
   }
 }
 

@@ -1,5 +1,4 @@
 #include "kern/avx2/mm.h"
-#include "kern/avx2/pack.h"
 
 /* Per 32 values of 16 rows: 16 scales, 4 nibble lines. As large as the source. */
 enum { BLOCK = 16 * sizeof(pl_block_q4_0) };
@@ -34,4 +33,4 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   }
   store_tile(y, acc, NT);
 }
-PL_MM(Q4_0)
+PL_MM(Q4_0, avx2)

@@ -1,5 +1,4 @@
 #include "kern/avx2/mm.h"
-#include "kern/avx2/pack.h"
 
 /* Per 32 values of 16 rows: 16 scales, 16 minimums, 1 line of 5th bits, 4 nibble lines. As large as the source. */
 enum { BLOCK = 16 * sizeof(pl_block_q5_1) };
@@ -38,4 +37,4 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   }
   store_tile(y, acc, NT);
 }
-PL_MM(Q5_1)
+PL_MM(Q5_1, avx2)

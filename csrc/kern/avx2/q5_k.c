@@ -1,5 +1,4 @@
 #include "kern/avx2/mm.h"
-#include "kern/avx2/pack.h"
 #include "kern/ref/scale_k.h"
 
 /* Per 256 values of 16 rows: 16 scales, 16 scales of the minimums, then per 32 values: 16 bytes of scale codes, 16
@@ -52,4 +51,4 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   }
   store_tile(y, acc, NT);
 }
-PL_MM(Q5_K)
+PL_MM(Q5_K, avx2)

@@ -1,5 +1,4 @@
 #include "kern/avx2/mm.h"
-#include "kern/avx2/pack.h"
 
 /* Per 256 values of 16 rows: 16 scales, then per 32 values: 16 scale codes of the first 16 and 16 of the last 16,
  * 2 lines of upper bits, 4 nibble lines. Bits 2g and 2g+1 of byte i of lane r in upper line h belong to value 16h
@@ -92,4 +91,4 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   }
   store_tile(y, acc, NT);
 }
-PL_MM(Q6_K)
+PL_MM(Q6_K, avx2)

@@ -1,0 +1,34 @@
+#include "kern/neon/mm.h"
+
+/* Per 32 values of 16 rows: 16 scales, 4 lines of sign bits, 16 nibble lines. As large as the source. */
+enum { BLOCK = 16 * sizeof(pl_block_q5_0) };
+
+int64_t pl_panel_bytes_Q5_0_neon(int64_t k) { return round64(k / 32 * BLOCK); }
+
+void pl_pack_Q5_0_neon(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
+  if (nr < PL_PANEL) memset(panel, 0, (size_t)pl_panel_bytes_Q5_0_neon(k));
+  uint8_t *p = panel;
+  for (int64_t b = 0; b < k / 32; b++, p += BLOCK)
+    for (int r = 0; r < nr; r++) {
+      const pl_block_q5_0 *w = (const pl_block_q5_0 *)(const void *)((const uint8_t *)src + r * row_bytes) + b;
+      copy2(p + 2 * r, &w->d);
+      for (int j = 0; j < 4; j++) p[32 + 16 * j + r] = (uint8_t)~w->qh[j];
+      for (int i = 0; i < 16; i++) p[96 + 16 * i + r] = w->qs[i];
+    }
+}
+
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+  float32x4_t acc[4][4];
+  clear_tile(acc, NT);
+  for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
+    int32x4_t idot[4][4];
+    dot_s5(w + 32, a, stride, b, idot, NT);
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      float32x4_t da = vdupq_n_f32(x->d);
+      PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] = scaled(idot[t][i], half4(w, 4 * i), da, acc[t][i]);
+    }
+  }
+  store_tile(y, acc, NT);
+}
+PL_MM(Q5_0, neon)

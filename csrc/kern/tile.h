@@ -1,0 +1,42 @@
+/* tile.h: what the matrix kernels of all rooms share. */
+#ifndef PL_TILE_H
+#define PL_TILE_H
+#include <string.h>
+
+#include "kern/kern.h"
+
+#define PL_INLINE static inline __attribute__((always_inline))
+#define PL_UNROLL _Pragma("GCC unroll 16")
+
+/* A room's file defines tile(w, k, a, stride, y, NT): NT activation rows times one panel. PL_MM makes the kernel
+ * of it, with NT a constant: tiles of 4, then the rest. */
+#define PL_TILE(NT)                                                                                             \
+  static __attribute__((noinline)) void tile##NT(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
+                                                 float *y) {                                                    \
+    tile(w, k, a, stride, y, NT);                                                                               \
+  }
+#define PL_MM(type, level)                                                                            \
+  PL_TILE(1)                                                                                          \
+  PL_TILE(2)                                                                                          \
+  PL_TILE(3)                                                                                          \
+  PL_TILE(4)                                                                                          \
+  void pl_mm_##type##_##level(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, \
+                              int64_t a_stride, int32_t nt, float *y) {                               \
+    const uint8_t *x = a;                                                                             \
+    for (; nt >= 4; nt -= 4, x += 4 * a_stride, y += 4 * PL_PANEL) tile4(w, k, x, a_stride, y);       \
+    if (nt == 3) tile3(w, k, x, a_stride, y);                                                         \
+    if (nt == 2) tile2(w, k, x, a_stride, y);                                                         \
+    if (nt == 1) tile1(w, k, x, a_stride, y);                                                         \
+  }
+
+/* Block b of activation row t. */
+PL_INLINE const pl_q8 *act(const uint8_t *a, int64_t stride, int t, int64_t b) {
+  return (const pl_q8 *)(const void *)(a + t * stride) + b;
+}
+
+/* For pack kernels: sizes, and copies from anywhere to anywhere. */
+static inline int64_t round64(int64_t n) { return (n + 63) / 64 * 64; }
+static inline void copy2(uint8_t *to, const void *from) { memcpy(to, from, 2); }
+static inline void copy4(uint8_t *to, const void *from) { memcpy(to, from, 4); }
+
+#endif
