@@ -29,6 +29,8 @@ from pathlib import Path
 
 # bytes of GGUF's number types (8, 9: string, array)
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# kinds of numbers that a reader has no reason to refuse, so that models with wrong ones are tried too
+WEIGHTS = {"value": 6, "element": 3}
 COPY = 1 << 22
 
 
@@ -129,7 +131,8 @@ class Source:
 
     def number(self, rng: random.Random) -> tuple[int, bytes, str]:
         """A number of the header becomes another: a border, a neighbour, one that is large for this file."""
-        kind = rng.choice(list(self.fields.kinds))
+        kinds = list(self.fields.kinds)
+        kind = rng.choices(kinds, [WEIGHTS.get(k, 1) for k in kinds])[0]
         at, width = rng.choice(self.fields.kinds[kind])
         old = int.from_bytes(self.header[at : at + width], "little")
         bits = 8 * width
@@ -153,6 +156,7 @@ class Source:
                     2**63 - 1,
                     2**63,
                 ),
+                *(0x7F800000, 0x7FC00000, 0xBF800000),  # float32 infinity, NaN and -1
                 *(2**64 - 1, 2**64 - 8, 2**64 - at, self.size, self.size - at, (self.size - at) // 8),
                 *(
                     old + 1,
@@ -244,6 +248,20 @@ def read_all(path: Path) -> None:
             data = t.data
             assert data.size == t.nbytes and t.rows * t.cols == t.n_elements
             assert data[0] >= 0 and data[-1] >= 0
+
+
+def generate(path: Path) -> None:
+    """Load the model and let it write two tokens; any error that pyllm raises on purpose is a refusal."""
+    import pyllm
+    from pyllm.errors import GGUFError, PyllmError
+
+    try:
+        with pyllm.LLM(path, n_ctx=32, n_batch=32, n_seqs=1, n_threads=1) as llm:
+            prompt = [*llm.tokenize("Hello, world")[:8], 0]
+            out = llm.generate(prompt, max_tokens=2, temperature=0, ignore_eos=True)
+            assert len(out.tokens) == 2 and isinstance(out.text, str)
+    except PyllmError as e:
+        raise GGUFError(str(e)) from e
 
 
 def load(name: str) -> Callable[[Path], None]:
@@ -361,9 +379,7 @@ def limit_memory(more: float) -> None:
     if status.exists():
         import resource
 
-        now = next(
-            int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line[:7] == "VmSize:"
-        )
+        now = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line[:7] == "VmSize:")
         resource.setrlimit(resource.RLIMIT_AS, (now + int(more), resource.RLIM_INFINITY))
 
 
