@@ -328,7 +328,9 @@ def run(
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
         out, err = worker.communicate(json.dumps(job))
-        lines = [json.loads(line) for line in out.splitlines()]
+        if not out:
+            raise RuntimeError(f"{check} cannot even be tried on the sound {path}: {err[-4000:]}")
+        lines = [json.loads(line) for line in out.splitlines()[1:]]
         for line in lines:
             report.slowest = max(report.slowest, line["seconds"])
             report.worked += line["end"] == "worked"
@@ -345,7 +347,7 @@ def run(
 
 
 def work() -> None:
-    """The worker: a job as JSON on stdin, one line of JSON per mutant on stdout."""
+    """The worker: a job as JSON on stdin; on stdout "ready", then one line of JSON per mutant."""
     import time
 
     from pyllm.errors import GGUFError
@@ -357,6 +359,7 @@ def work() -> None:
         bench = Bench(source, Path(folder))
         with contextlib.suppress(GGUFError):
             check(bench.path)  # imports and caches are not what is measured
+        print("ready", flush=True)
         limit_memory(source.size * (1 + job["memory"]) + job["slack"])
         for seed in job["seeds"]:
             start = time.perf_counter()

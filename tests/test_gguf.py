@@ -94,9 +94,7 @@ def test_vocabularies_open_quickly(shared: Path) -> None:
 def test_types_are_those_of_the_gguf_package() -> None:
     types = tensor_types()
     for t, (block, size) in gguf.GGML_QUANT_SIZES.items():
-        if (
-            t.name != "Q8_1"
-        ):  # never stored; the package gives the 40 bytes it had before its scales were halved
+        if t.name != "Q8_1":  # never stored; the package gives the 40 bytes it had before its scales were halved
             assert types[t.value] == TypeInfo(t.name, t.value, block, size, types[t.value].act)
     assert {types[gguf.GGMLQuantizationType[n].value].act for n in DEQUANTIZED} == {0, 1}
     assert types is tensor_types()
@@ -238,9 +236,7 @@ def test_close_while_views_are_alive(tmp_path: Path) -> None:
         _ = f.tensors["t"].data
     assert view.tolist() == list(range(16))
     gc.collect()
-    assert sum(
-        isinstance(o, mmap.mmap) and not o.closed and len(o) == path.stat().st_size for o in referents(view)
-    )
+    assert sum(isinstance(o, mmap.mmap) and not o.closed and len(o) == path.stat().st_size for o in referents(view))
     alive = open_mappings(path)
     del view
     gc.collect()

@@ -202,11 +202,18 @@ FAULTS = [
 
 @pytest.mark.parametrize(("fault", "why"), FAULTS)
 def test_the_harness_sees_failures(tmp_path: Path, fault: str, why: str) -> None:
-    """Each on two mutants, so the worker is started again after it died."""
+    """Two mutants, so that the worker is started again after it died of the first."""
     path = tmp_path / "sound.gguf"
     path.write_bytes(SOUND)
-    changing = [s for s in range(50) if mutate.Source(path).mutant(s).cut is not None]
-    report = mutate.run(path, range(changing[0], changing[0] + 1), f"test_gguf_fuzz:{fault}", limit=0.5)
-    assert [f.mutant.seed for f in report.failures] == changing[:1]
-    assert why in report.failures[0].why
-    assert f"seed {changing[0]}" in str(report.failures[0])
+    cut = [seed for seed in range(999) if mutate.Source(path).mutant(seed).cut is not None]
+    first = next(seed for seed in cut if seed + 1 in cut)
+    report = mutate.run(path, range(first, first + 2), f"test_gguf_fuzz:{fault}", limit=0.5)
+    assert [f.mutant.seed for f in report.failures] == [first, first + 1]
+    assert all(why in f.why for f in report.failures)
+    assert f"sound.gguf, seed {first} (" in str(report.failures[0])
+
+
+def test_the_harness_sees_that_it_cannot_work(tmp_path: Path) -> None:
+    (tmp_path / "sound.gguf").write_bytes(SOUND)
+    with pytest.raises(RuntimeError, match=r"(?s)mutate:none cannot even be tried on the sound .*AttributeError"):
+        mutate.run(tmp_path / "sound.gguf", range(3), "mutate:none")
