@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import TemplateError
 
@@ -16,6 +16,15 @@ KEY = "tokenizer.chat_template"
 MAX_OUTPUT = 4 << 20  # characters, or four times the messages if that is more
 MAX_NODES = 200_000  # values in one container; one more per character of the messages
 MAX_STEPS = 1_000_000  # iterations, calls and operators; one more per eight characters of the messages
+
+
+class TokenTexts(Protocol):
+    """What a template needs of a pyllm.Tokenizer."""
+
+    bos_id: int | None
+    eos_id: int | None
+
+    def token_text(self, id: int, /) -> str: ...
 
 
 class ChatTemplate:
@@ -36,19 +45,18 @@ class ChatTemplate:
         self._compiled = {name: _compile(name, source) for name, source in self.sources.items()}
 
     @classmethod
-    def from_metadata(
-        cls, metadata: Mapping[str, Any], bos_token: str = "", eos_token: str = ""
-    ) -> ChatTemplate:
+    def from_metadata(cls, metadata: Mapping[str, Any], tokenizer: TokenTexts) -> ChatTemplate:
         """The templates of a GGUF file: the keys tokenizer.chat_template and tokenizer.chat_template.NAME.
 
-        bos_token, eos_token: the text of these tokens, which templates insert. Raises TemplateError."""
+        tokenizer: says how BOS and EOS are written, which templates insert. Raises TemplateError."""
         templates: dict[str, str] = {}
         for key in metadata:
             if key == KEY or key.startswith(f"{KEY}."):
                 value = metadata[key]
                 if isinstance(value, str) and value:
                     templates[key[len(KEY) + 1 :] or "default"] = value
-        return cls(templates, bos_token, eos_token)
+        bos, eos = ("" if i is None else tokenizer.token_text(i) for i in (tokenizer.bos_id, tokenizer.eos_id))
+        return cls(templates, bos, eos)
 
     @property
     def source(self) -> str:
@@ -112,9 +120,7 @@ class ChatTemplate:
         """By name; with tools, "tool_use" if there is one; else the usual template."""
         if name is not None:
             if name not in self.sources:
-                raise TemplateError(
-                    f"this model has no chat template {name!r}, only {', '.join(self.sources)}"
-                )
+                raise TemplateError(f"this model has no chat template {name!r}, only {', '.join(self.sources)}")
             return name
         if tools and "tool_use" in self.sources:
             return "tool_use"

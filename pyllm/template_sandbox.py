@@ -280,9 +280,7 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """As transformers has it: Jinja's own filter would escape characters for HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> None:

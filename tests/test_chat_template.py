@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ def test_smollm2_inserts_its_system_message() -> None:
     )
 
 
+@dataclass
+class Tokens:
+    """A tokenizer with <s> and </s>."""
+
+    bos_id: int | None = 1
+    eos_id: int | None = 2
+
+    def token_text(self, id: int, /) -> str:
+        return {1: "<s>", 2: "</s>"}[id]
+
+
 def test_from_metadata_and_named_templates() -> None:
     metadata: dict[str, Any] = {
         "tokenizer.chat_template": "default {{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
@@ -56,22 +68,22 @@ def test_from_metadata_and_named_templates() -> None:
         "tokenizer.chat_templates": ["tool_use", "rag"],
         "general.name": "x",
     }
-    template = ChatTemplate.from_metadata(metadata, "<s>", "</s>")
+    template = ChatTemplate.from_metadata(metadata, Tokens())
     assert template.render(HELLO) == "default <s>Hi</s>"
     assert template.render(HELLO, tools=[{"name": "f"}]) == "tools f"
     assert template.render(HELLO, name="rag") == "rag"
     assert template.source.startswith("default")
     with pytest.raises(TemplateError, match="no chat template 'x', only default, tool_use, rag"):
         template.render(HELLO, name="x")
-    only_named = ChatTemplate.from_metadata({"tokenizer.chat_template.rag": "rag"})
+    only_named = ChatTemplate.from_metadata({"tokenizer.chat_template.rag": "{{ bos_token }}rag"}, Tokens(bos_id=None))
     assert only_named.render(HELLO) == "rag"
 
 
 def test_no_template() -> None:
     with pytest.raises(TemplateError, match=r"no chat template.*--raw"):
-        ChatTemplate.from_metadata({"general.name": "base"})
+        ChatTemplate.from_metadata({"general.name": "base"}, Tokens())
     with pytest.raises(TemplateError, match="no chat template"):
-        ChatTemplate.from_metadata({"tokenizer.chat_template": ""})
+        ChatTemplate.from_metadata({"tokenizer.chat_template": ""}, Tokens())
 
 
 @pytest.mark.parametrize(
@@ -264,9 +276,7 @@ def test_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_limits_grow_with_the_messages() -> None:
     """A long chat is no attack."""
-    template = ChatTemplate(
-        "{% for m in messages %}{{ '<' ~ m.role + '>' ~ m['content'] | trim }}\n{% endfor %}"
-    )
+    template = ChatTemplate("{% for m in messages %}{{ '<' ~ m.role + '>' ~ m['content'] | trim }}\n{% endfor %}")
     long = [{"role": "user", "content": "x" * 1000}] * 10_000
     assert len(template.render(long)) > 10_000_000 > chat_template.MAX_OUTPUT
 

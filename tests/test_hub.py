@@ -200,12 +200,7 @@ def test_resolve_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_is_model(tmp_path: Path) -> None:
     file = tmp_path / "m"
     file.write_bytes(MODEL)
-    assert (
-        hub.is_model("SmolLM2")
-        and hub.is_model("x.gguf")
-        and hub.is_model("hf:a/b/c")
-        and hub.is_model(str(file))
-    )
+    assert hub.is_model("SmolLM2") and hub.is_model("x.gguf") and hub.is_model("hf:a/b/c") and hub.is_model(str(file))
     assert not hub.is_model("What is the capital of France?") and not hub.is_model("x" * 5000)
 
 
@@ -326,9 +321,7 @@ def test_web_redirects_and_no_downgrade(site: Site) -> None:
         hub.pull(site.url)
 
 
-def test_wrong_checksum_or_size_leaves_nothing(
-    site: Site, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_checksum_or_size_leaves_nothing(site: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = hub.Entry("tiny", site.url, sha256="0" * 64, size=len(MODEL))
     monkeypatch.setattr("pyllm.hub.catalogue.CATALOGUE", (wrong,))
     with pytest.raises(DownloadError, match=SHA):
@@ -406,9 +399,7 @@ def make_wheel(folder: Path, version: str = "1.0", members: dict[str, bytes] | N
         for name, body in (members or {"tiny_model/m.gguf": MODEL}).items():
             z.writestr(name, body)
         z.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-model\nVersion: {version}\n")
-        z.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        z.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         z.writestr(f"{info}/RECORD", "")
     return path
 
@@ -432,9 +423,7 @@ def test_pypi(index: Path, home: Path) -> None:
 
 
 def test_pypi_errors(index: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        DownloadError, match=r"pip could not download tiny-model==2\.0: its index does not have it"
-    ):
+    with pytest.raises(DownloadError, match=r"pip could not download tiny-model==2\.0: its index does not have it"):
         hub.pull("pypi:tiny-model==2.0/tiny_model/m.gguf")
     with pytest.raises(DownloadError, match=r"has no 'tiny_model/x\.gguf'; it has tiny_model/m\.gguf"):
         hub.pull("pypi:tiny-model==1.0/tiny_model/x.gguf")
@@ -460,9 +449,7 @@ def test_pip_dies_with_its_parent(tmp_path: Path) -> None:
     """The child that runs pip ends when its standard input does."""
     from pyllm.hub.pypi import _CHILD
 
-    program = _CHILD.replace(
-        "runpy.run_module('pip', run_name='__main__', alter_sys=True)", "threading.Event().wait()"
-    )
+    program = _CHILD.replace("runpy.run_module('pip', run_name='__main__', alter_sys=True)", "threading.Event().wait()")
     assert program != _CHILD
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -525,9 +512,7 @@ def test_list_and_remove(site: Site, index: Path, home: Path) -> None:
     by_wheel = hub.pull("pypi:tiny-model==1.0/tiny_model/m.gguf")
     extra = {m.path: m for m in hub.list_models()[len(hub.CATALOGUE) :]}
     assert set(extra) == {by_url, by_query, by_wheel}
-    assert (
-        extra[by_url].name == site.url and extra[by_wheel].source == "pypi:tiny-model==1.0/tiny_model/m.gguf"
-    )
+    assert extra[by_url].name == site.url and extra[by_wheel].source == "pypi:tiny-model==1.0/tiny_model/m.gguf"
     assert extra[by_query].name == str(by_query) and extra[by_query].source == ""
     for model in extra.values():
         assert model.size == len(MODEL) and hub.resolve(model.name) == model.path
@@ -614,7 +599,5 @@ def test_no_locks_on_this_file_system(site: Site, monkeypatch: pytest.MonkeyPatc
 def test_hash_and_human(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(MODEL)
     seen: list[int] = []
-    assert cache.hash_file(tmp_path / "f", lambda w, done, total: seen.append(done)) == SHA and seen[
-        -1
-    ] == len(MODEL)
+    assert cache.hash_file(tmp_path / "f", lambda w, done, total: seen.append(done)) == SHA and seen[-1] == len(MODEL)
     assert [cache.human(n) for n in (5, 98_362_432, 3e12)] == ["5 B", "98.4 MB", "3.0 TB"]

@@ -112,9 +112,7 @@ def list_models() -> list[LocalModel]:
         path = _have(entry)
         if path is not None:
             seen.add(path)
-        models.append(
-            LocalModel(entry.name, entry.source, path, entry.size, entry.licence, entry.description)
-        )
+        models.append(LocalModel(entry.name, entry.source, path, entry.size, entry.licence, entry.description))
     for path in _files():
         if path in seen:
             continue
@@ -271,9 +269,7 @@ def _source_of(relative: str) -> str:
 
 
 def _disk_size(path: Path) -> int:
-    return sum(
-        (path.parent / name).stat().st_size for name in parts(path.name) if (path.parent / name).is_file()
-    )
+    return sum((path.parent / name).stat().st_size for name in parts(path.name) if (path.parent / name).is_file())
 
 
 def _prune(folder: Path) -> None:

@@ -165,8 +165,7 @@ class FileLock:
             except OSError as e:
                 os.close(fd)
                 raise DownloadError(
-                    f"no file locks in {self.path.parent} ({e.strerror}): "
-                    "set PYLLM_HOME to a folder on a local disk"
+                    f"no file locks in {self.path.parent} ({e.strerror}): set PYLLM_HOME to a folder on a local disk"
                 ) from e
             os.close(fd)
 

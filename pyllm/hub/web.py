@@ -39,9 +39,7 @@ class WebSource:
         if not parts.hostname or not file_name(text):
             raise DownloadError(f"{text!r} is not the address of a file")
         if parts.username or parts.password:
-            raise DownloadError(
-                "an address with a password in it is refused: it would be written to the cache"
-            )
+            raise DownloadError("an address with a password in it is refused: it would be written to the cache")
         _check_scheme(text)
         self.text = text
         # A query may be long or secret: only its hash goes into the place.
@@ -91,18 +89,14 @@ class WebSource:
             with _opener(self.text).open(request, timeout=TIMEOUT_SECONDS) as response:
                 total = _total(response, sink, validator)
                 if size and total is not None and total != size:
-                    raise DownloadError(
-                        f"{self.text} has {total} bytes, the catalogue says {size}: not the same file"
-                    )
+                    raise DownloadError(f"{self.text} has {total} bytes, the catalogue says {size}: not the same file")
                 sink.total = total if total is not None else size or None
                 check_space(sink.path.parent, (sink.total or 0) - sink.size)
                 _write_mark(mark, self.text, _validator(response))
                 _copy(response, sink)
         except urllib.error.HTTPError as e:
             with e:
-                if (
-                    e.code == 416 and sink.size
-                ):  # the file is shorter now, or we have all of it and asked for more
+                if e.code == 416 and sink.size:  # the file is shorter now, or we have all of it and asked for more
                     sink.restart()
                     raise _Again("the file changed") from e
                 if e.code in (408, 425, 429) or e.code >= 500:
