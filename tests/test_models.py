@@ -105,7 +105,7 @@ def bits(llm: pyllm.LLM, ids: list[int]) -> bytes:
 def test_same_bits_whatever_runs_it(request: pytest.FixtureRequest, name: str) -> None:
     """Level, threads, step size, repacking and neighbours change nothing, bit for bit."""
     path, npz = golden(request, "quant", f"quant-{name}")
-    ids = npz["p2_ids"].tolist()
+    ids = np.concatenate([npz[f"p{k}_ids"] for k in prompts(npz)]).tolist()
     before = lib.pl_cpu_level()
     with pyllm.LLM(path, n_threads=1) as llm:
         want = bits(llm, ids)

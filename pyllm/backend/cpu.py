@@ -148,7 +148,8 @@ class CpuBackend:
     def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
         start = ffi.cast("uint8_t *", self._bases[view.buf]) + view.off + first * view.stride
         flat: npt.NDArray[np.float32] = np.frombuffer(ffi.buffer(start, rows * view.stride), np.float32)
-        return flat.reshape(rows, view.stride // 4)[:, : view.cols].copy()
+        rows_of = flat.reshape(rows, view.stride // 4)[:, : view.cols]
+        return np.array(rows_of, np.float32)
 
     def close(self) -> None:
         lib.pl_program_free(self._program)
