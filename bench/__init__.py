@@ -1,0 +1,1 @@
+"""Measurements that compare pyllm with other engines; not part of the installed package."""

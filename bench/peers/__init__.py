@@ -1,0 +1,1 @@
+"""Scripts that run in another engine's Python interpreter and measure there: see protocol.py."""
