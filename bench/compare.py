@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,9 @@ class Worker:
     """One engine in its process (the other end of peers/protocol.py)."""
 
     def __init__(self, name: str, python: str, script: str) -> None:
-        self.name, self.engine = name, ""
+        self.name = name
+        #: what it answered to load
+        self.facts: dict[str, str] = {}
         try:
             self._process = subprocess.Popen(
                 [python, str(WORKERS / f"{script}_worker.py")],
@@ -62,7 +63,7 @@ class Worker:
         return answer
 
     def load(self, model: str, n_threads: int, n_ctx: int) -> None:
-        self.engine = self.ask(do="load", model=model, n_threads=n_threads, n_ctx=n_ctx)["engine"]
+        self.facts = self.ask(do="load", model=model, n_threads=n_threads, n_ctx=n_ctx)
 
     def run(self, n_prompt: int, n_gen: int) -> int:
         return int(self.ask(do="run", n_prompt=n_prompt, n_gen=n_gen)["ns"])
@@ -148,7 +149,7 @@ def report(rows: Sequence[Row], first: str) -> str:
     return "\n".join(text)
 
 
-def to_dict(rows: Sequence[Row], engines: dict[str, str], first: str, model: str) -> dict[str, Any]:
+def to_dict(rows: Sequence[Row], facts: dict[str, dict[str, str]], first: str) -> dict[str, Any]:
     """All samples and what the table says, for machines."""
     results = []
     for row in rows:
@@ -163,9 +164,9 @@ def to_dict(rows: Sequence[Row], engines: dict[str, str], first: str, model: str
             }
         results.append(entry)
     return {
-        "model": model,
-        "machine": platform.processor() or platform.machine(),
-        "engines": engines,
+        "model": facts[first].get("path"),
+        "cpu": facts[first].get("cpu"),
+        "engines": {name: fact["engine"] for name, fact in facts.items()},
         "first": first,
         "results": results,
     }
@@ -237,33 +238,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         engines.append((shown, python, worker or "llamacpp"))
     if len({name for name, _, _ in engines}) < len(engines):
         p.error("every engine needs a name of its own")
+    warn_if_busy()
     try:
-        model = path_of(args.model)
-        rows, versions = compare(engines, model, args.threads, tests, args.rounds)
+        rows, facts = compare(engines, args.model, args.threads, tests, args.rounds)
     except WorkerError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(f"{Path(model).name}: " + ", ".join(versions.values()) + f", {args.rounds} rounds, medians\n")
+    names = ", ".join(fact["engine"] for fact in facts.values())
+    print(f"{Path(facts['pyllm']['path']).name}: {names}; medians of {args.rounds} rounds\n")
     print(report(rows, "pyllm"))
     if args.json:
-        Path(args.json).write_text(json.dumps(to_dict(rows, versions, "pyllm", model), indent=2) + "\n")
+        Path(args.json).write_text(json.dumps(to_dict(rows, facts, "pyllm"), indent=2) + "\n")
     missed = short_of(rows, "pyllm", required)
     for line in missed:
         print(f"compare: {line}", file=sys.stderr)
     return 1 if missed else 0
 
 
-def path_of(model: str) -> str:
-    """The file behind a path, name or source; fetched if needed."""
-    if os.path.exists(model):
-        return os.path.abspath(model)
-    from pyllm.errors import PyllmError
-    from pyllm.hub import resolve
-
-    try:
-        return str(resolve(model))
-    except PyllmError as error:
-        raise WorkerError(str(error)) from error
+def warn_if_busy() -> None:
+    """Threads that wait for each other measure whatever else runs, so say when something does."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(f"compare: the machine is busy (load {load:.1f}): expect noise", file=sys.stderr)
 
 
 def compare(
@@ -272,13 +268,14 @@ def compare(
     threads: Sequence[int],
     tests: Sequence[tuple[str, int, int]],
     rounds: int,
-) -> tuple[list[Row], dict[str, str]]:
-    """Rows for every number of threads and every test, and each engine's name and version.
+) -> tuple[list[Row], dict[str, dict[str, str]]]:
+    """Rows for every number of threads and every test, and what each engine said of itself.
 
-    engines: (name, interpreter, worker); tests: (name, n_prompt, n_gen).
+    engines: (name, interpreter, worker), the first of which finds the file behind the model's name;
+    tests: (name, n_prompt, n_gen).
     """
     rows: list[Row] = []
-    versions: dict[str, str] = {}
+    facts: dict[str, dict[str, str]] = {}
     n_ctx = max(n_prompt + n_gen for _, n_prompt, n_gen in tests) + 2
     for n in threads:
         workers: list[Worker] = []
@@ -286,12 +283,13 @@ def compare(
             for engine in engines:
                 workers.append(Worker(*engine))
                 workers[-1].load(model, n, n_ctx)
+                model = workers[-1].facts.get("path", model)
             rows += measure(workers, n, tests, rounds)
-            versions.update({w.name: w.engine for w in workers})
+            facts = {w.name: w.facts for w in workers}
         finally:
             for worker in workers:
                 worker.close()
-    return rows, versions
+    return rows, facts
 
 
 if __name__ == "__main__":

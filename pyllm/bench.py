@@ -145,7 +145,7 @@ def sample(llm: LLM, workload: Workload, rng: np.random.Generator) -> int:
     if len(done.tokens) != w.n_gen + 1 or (w.n_prompt and done.usage.cached_tokens != depth):
         raise RuntimeError(f"{w.name} did not run as asked: {done.usage}, {done.finish_reason}")
     seconds = done.timings.prompt * (w.n_prompt > 0) + done.timings.generation * (w.n_gen > 0)
-    return max(round(seconds * 1e9), 1)
+    return int(max(round(seconds * 1e9), 1))
 
 
 def measure(llm: LLM, workload: Workload, repetitions: int = 5, warmup: bool = True, seed: int = 0) -> Result:

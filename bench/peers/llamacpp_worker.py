@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 import random
 import time
-from collections.abc import Callable
 
 import llama_cpp as lc
-from protocol import serve
+from protocol import Run, serve
 
 N_BATCH = 2048
 
@@ -22,7 +21,7 @@ def _quiet(level: int, text: bytes, data: ctypes.c_void_p) -> None:
     pass
 
 
-def load(model: str, n_threads: int, n_ctx: int) -> tuple[str, Callable[[int, int], int]]:
+def load(model: str, n_threads: int, n_ctx: int) -> tuple[dict[str, str], Run]:
     lc.llama_log_set(_quiet, None)
     lc.llama_backend_init()
     weights = lc.llama_model_load_from_file(model.encode(), lc.llama_model_default_params())
@@ -52,7 +51,7 @@ def load(model: str, n_threads: int, n_ctx: int) -> tuple[str, Callable[[int, in
             decode(1)
         return time.perf_counter_ns() - start
 
-    return f"llama.cpp (llama-cpp-python {lc.__version__})", run
+    return {"engine": f"llama.cpp (llama-cpp-python {lc.__version__})"}, run
 
 
 if __name__ == "__main__":
