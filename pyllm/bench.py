@@ -148,8 +148,9 @@ def sample(llm: LLM, workload: Workload, rng: np.random.Generator) -> int:
     return int(max(round(seconds * 1e9), 1))
 
 
-def measure(llm: LLM, workload: Workload, repetitions: int = 5, warmup: bool = True, seed: int = 0) -> Result:
-    """Run a workload `repetitions` times, after one run that does not count."""
+def measure(llm: LLM, workload: Workload, repetitions: int = 5, warmup: bool = True, seed: int | None = None) -> Result:
+    """Run a workload `repetitions` times, after one run that does not count. seed: of the random tokens; two
+    measurements of one LLM need different ones, or the second finds its prompts in the cache."""
     if repetitions < 1:
         raise ValueError(f"repetitions is {repetitions}, expected at least 1")
     rng = np.random.default_rng(seed)

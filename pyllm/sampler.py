@@ -241,9 +241,7 @@ class Sampler:
         breakers: _Breakers = []
         if params.uses_dry and params.dry_sequence_breakers:
             if tokenizer is None:
-                raise ValueError(
-                    "DRY needs a tokenizer to find its breakers; or set dry_sequence_breakers=()"
-                )
+                raise ValueError("DRY needs a tokenizer to find its breakers; or set dry_sequence_breakers=()")
             breakers = [b for b in dry_breakers(tokenizer, params.dry_sequence_breakers) if b[0] < n_vocab]
         self._state = _new(params, n_vocab, self.seed, breakers)
         self._out = ffi.new("float *")
@@ -283,9 +281,7 @@ class Sampler:
         """Log softmax of the logits as they are: of `token`, and of the n best (default: params.logprobs)."""
         n = min(self.params.logprobs if n is None else n, self.n_vocab)
         ids, values = ffi.new("int32_t[]", max(n, 1)), ffi.new("float[]", max(n, 1))
-        found = _checked(
-            lib.pl_sampler_logprobs(self._state, self._pointer(logits), token, n, ids, values, self._out)
-        )
+        found = _checked(lib.pl_sampler_logprobs(self._state, self._pointer(logits), token, n, ids, values, self._out))
         return TopLogprobs(self._out[0], [(ids[i], values[i]) for i in range(found)])
 
     def _accept(self, tokens: Sequence[int]) -> None:

@@ -45,9 +45,7 @@ def chain_of(vocab: Any, p: dict[str, Any], n_vocab: int) -> Any:
     if p["mirostat"]:
         parts = [lc.llama_sampler_init_temp(p["temperature"])]
         if p["mirostat"] == 1:
-            parts.append(
-                lc.llama_sampler_init_mirostat(n_vocab, p["seed"], p["mirostat_tau"], p["mirostat_eta"], 100)
-            )
+            parts.append(lc.llama_sampler_init_mirostat(n_vocab, p["seed"], p["mirostat_tau"], p["mirostat_eta"], 100))
         else:
             parts.append(lc.llama_sampler_init_mirostat_v2(p["seed"], p["mirostat_tau"], p["mirostat_eta"]))
     else:
@@ -215,8 +213,7 @@ def main(model_path: str) -> None:
         "large": rng.standard_normal(1000) * 3,
         "masked": np.where(np.arange(64) % 7 == 3, -np.inf, rng.standard_normal(64) * 2),
         "peak": np.where(np.arange(320) == 211, 14.0, rng.standard_normal(320) * 2),
-        "text": rng.standard_normal(N_PIECES) * 0.7
-        + 6.0 * np.isin(np.arange(N_PIECES), [60, 70, 71, *range(80, 95)]),
+        "text": rng.standard_normal(N_PIECES) * 0.7 + 6.0 * np.isin(np.arange(N_PIECES), [60, 70, 71, *range(80, 95)]),
         "run": np.array([4.0, 3.2, 2.9, 1.5, 0.8, 0.1, -0.7, -1.6]),
     }
     # four digits: exact in float32 after the same rounding on both sides, and distinct

@@ -79,6 +79,7 @@ def test_prompts_are_never_the_same() -> None:
     assert len({tuple(p) for p in llm.prompts}) == len(llm.prompts) == 5
     assert len(result.samples_ns) == 4
     assert len(bench.measure(llm, Workload(64), repetitions=1, warmup=False).samples_ns) == 1
+    assert len({tuple(p) for p in llm.prompts}) == len(llm.prompts) == 6
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
@@ -103,9 +104,10 @@ def test_names_are_llama_benchs() -> None:
     assert Workload(0, 32, 1024).name == "tg32 @ d1024"
 
 
-def make(samples: list[int], workload: Workload = Workload(512), **facts: Any) -> Result:
+def make(samples: list[int], workload: Workload | None = None, **facts: Any) -> Result:
     llm: Any = FakeLLM()
-    return Result({**bench.facts_of(llm), **facts}, workload, samples, "2025-01-02T03:04:05Z")
+    time = "2025-01-02T03:04:05Z"
+    return Result({**bench.facts_of(llm), **facts}, workload or Workload(512), samples, time)
 
 
 def test_arithmetic() -> None:

@@ -228,9 +228,7 @@ def test_breakers_across_tokens() -> None:
     st.sampled_from([-1, 0, 5, 20]),
     st.integers(0, 4),
 )
-def test_dry_follows_its_definition(
-    history: list[int], texts: tuple[str, ...], last_n: int, allowed: int
-) -> None:
+def test_dry_follows_its_definition(history: list[int], texts: tuple[str, ...], last_n: int, allowed: int) -> None:
     params = {
         "dry_multiplier": 0.5,
         "dry_base": 1.25,
