@@ -39,13 +39,10 @@ def smollm2() -> Path:
     override = os.environ.get("PYLLM_TEST_SMOLLM2")
     if override:
         return Path(override)
-    try:
-        from pyllm.hub import resolve
-    except ImportError as e:
-        absent(f"no model cache ({e}): set PYLLM_TEST_SMOLLM2")
     from pyllm.errors import DownloadError
+    from pyllm.hub import resolve
 
     try:
-        return Path(resolve("smollm2"))
+        return resolve("smollm2")
     except DownloadError as e:
         absent(f"SmolLM2 cannot be fetched ({e}): set PYLLM_TEST_SMOLLM2")

@@ -316,7 +316,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         GGUFFile.open(tmp_path / "none")
     with pytest.raises(GGUFError, match="is a directory, not a GGUF file"):
         GGUFFile.open(tmp_path)
-    with pytest.raises(GGUFError, match="cannot be opened: embedded null"):
+    with pytest.raises(GGUFError, match=r"cannot be opened: .*embedded null"):
         GGUFFile.open("a\0b")
 
 
