@@ -46,25 +46,26 @@ static void report(const entry *e, int json, int *first, int nt, double calls, d
   fflush(stdout);
 }
 
-/* Run work() until 50 ms have passed, five times; the best run. */
-#define MEASURE(runs, s, t, work)           \
-  do {                                      \
-    (s) = (t) = 1e30;                       \
-    for (int try_ = 0; try_ < 5; try_++) {  \
-      double start_ = seconds(), used_;     \
-      uint64_t begin_ = ticks();            \
-      int n_ = 0;                           \
-      do {                                  \
-        work;                               \
-        n_++;                               \
-      } while (seconds() - start_ < 0.05);  \
-      uint64_t end_ = ticks();              \
-      used_ = (seconds() - start_) / n_;    \
-      if (used_ < (s)) {                    \
-        (s) = used_;                        \
-        (t) = (double)(end_ - begin_) / n_; \
-      }                                     \
-    }                                       \
+/* Seconds and ticks of one run of work: repeated often enough that reading the clock costs nothing, the best of
+ * five. */
+#define MEASURE(s, t, work)                                          \
+  do {                                                               \
+    int64_t n_ = 1;                                                  \
+    (s) = (t) = 1e30;                                                \
+    for (int try_ = 0; try_ < 5;) {                                  \
+      double start_ = seconds();                                     \
+      uint64_t begin_ = ticks();                                     \
+      for (int64_t i_ = 0; i_ < n_; i_++) work;                      \
+      double cycles_ = (double)(ticks() - begin_);                   \
+      double used_ = seconds() - start_;                             \
+      if (used_ < 0.02) {                                            \
+        n_ = used_ < 0.002 ? n_ * 8 : n_ * 2;                        \
+        continue;                                                    \
+      }                                                              \
+      (s) = used_ / (double)n_ < (s) ? used_ / (double)n_ : (s);     \
+      (t) = cycles_ / (double)n_ < (t) ? cycles_ / (double)n_ : (t); \
+      try_++;                                                        \
+    }                                                                \
   } while (0)
 
 static void *room(size_t bytes) {
@@ -98,7 +99,7 @@ static void bench_mm(const entry *e, int json, int *first) {
     int64_t n = nt <= 4 ? large : small;
     if (e->level_id == PL_LEVEL_ref && nt > 1) n = 4;
     double s, t;
-    MEASURE(runs, s, t,
+    MEASURE(s, t,
             for (int64_t j = 0; j < n; j++)((pl_mm_fn *)e->fn)(w + j * panel, row, PL_PANEL, k, a, stride, nt, y));
     report(e, json, first, nt, (double)n, (double)(n * panel), 2.0 * (double)(n * PL_PANEL * k * nt), s, t);
   }
@@ -117,37 +118,37 @@ void bench(const entry *e, int json, int *first) {
     uint8_t *w = room((size_t)(PL_PANEL * row)), *panel = room((size_t)(PL_PANEL * row * 2));
     fill_rows(e->type_id, w, row, PL_PANEL, 2048, NORMAL, 0);
     if (e->op[0] == 'd')
-      MEASURE(runs, s, t, ((pl_deq_fn *)e->fn)(w, x, 2048));
+      MEASURE(s, t, ((pl_deq_fn *)e->fn)(w, x, 2048));
     else
-      MEASURE(runs, s, t, ((pl_pack_fn *)e->fn)(w, row, PL_PANEL, 2048, panel));
+      MEASURE(s, t, ((pl_pack_fn *)e->fn)(w, row, PL_PANEL, 2048, panel));
     report(e, json, first, 0, 1, (double)row * (e->op[0] == 'd' ? 1 : PL_PANEL), 0, s, t);
     free(w), free(panel);
   }
   if (!strcmp(e->op, "quant"))
     for (int terms = 1; terms <= 2; terms++) {
-      MEASURE(runs, s, t, ((pl_quant_fn *)e->fn)(x, n, q, terms == 2 ? lo : NULL));
+      MEASURE(s, t, ((pl_quant_fn *)e->fn)(x, n, q, terms == 2 ? lo : NULL));
       report(e, json, first, terms, 1, n * 4.0, n * 2.0 * terms, s, t);
     }
   if (!strcmp(e->op, "rmsnorm")) {
-    MEASURE(runs, s, t, ((pl_rmsnorm_fn *)e->fn)(x, x, n, 1e-5f, y));
+    MEASURE(s, t, ((pl_rmsnorm_fn *)e->fn)(x, x, n, 1e-5f, y));
     report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
   }
   if (!strcmp(e->op, "silu")) {
-    MEASURE(runs, s, t, ((pl_silu_fn *)e->fn)(x, x, n, y));
+    MEASURE(s, t, ((pl_silu_fn *)e->fn)(x, x, n, y));
     report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
   }
   if (!strcmp(e->op, "rope"))
     for (int inter = 0; inter < 2; inter++) {
-      MEASURE(runs, s, t, ((pl_rope_fn *)e->fn)(y, n / 128, 128, 128, inter, x));
+      MEASURE(s, t, ((pl_rope_fn *)e->fn)(y, n / 128, 128, 128, inter, x));
       report(e, json, first, 0, 1, n * 4.0, n * 3.0, s, t);
     }
   if (!strcmp(e->op, "qk"))
     for (int nq = 1; nq <= 8; nq *= 2) {
-      MEASURE(runs, s, t, ((pl_qk_fn *)e->fn)(x, 128, nq, x, 128, 0.125f, y, PL_PAGE));
+      MEASURE(s, t, ((pl_qk_fn *)e->fn)(x, 128, nq, x, 128, 0.125f, y, PL_PAGE));
       report(e, json, first, nq, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE * nq, s, t);
     }
   if (!strcmp(e->op, "softmax")) {
-    MEASURE(runs, s, t, {
+    MEASURE(s, t, {
       float m = 0;
       memcpy(y, x, 256 * 4);
       y[0] = ((pl_softmax_fn *)e->fn)(y, 256, &m);
@@ -155,15 +156,15 @@ void bench(const entry *e, int json, int *first) {
     report(e, json, first, 0, 1, 256 * 4.0, 256 * 2.0, s, t);
   }
   if (!strcmp(e->op, "av")) {
-    MEASURE(runs, s, t, ((pl_av_fn *)e->fn)(x, PL_PAGE, x, 128, y));
+    MEASURE(s, t, ((pl_av_fn *)e->fn)(x, PL_PAGE, x, 128, y));
     report(e, json, first, 0, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE, s, t);
   }
   if (!strcmp(e->op, "load_f16")) {
-    MEASURE(runs, s, t, ((pl_load_f16_fn *)e->fn)((const uint16_t *)(const void *)x, n, y));
+    MEASURE(s, t, ((pl_load_f16_fn *)e->fn)((const uint16_t *)(const void *)x, n, y));
     report(e, json, first, 0, 1, n * 2.0, n, s, t);
   }
   if (!strcmp(e->op, "store_f16")) {
-    MEASURE(runs, s, t, ((pl_store_f16_fn *)e->fn)(x, n, (uint16_t *)(void *)y));
+    MEASURE(s, t, ((pl_store_f16_fn *)e->fn)(x, n, (uint16_t *)(void *)y));
     report(e, json, first, 0, 1, n * 4.0, n, s, t);
   }
   free(x), free(y), free(q), free(lo);

@@ -71,14 +71,42 @@ PL_INLINE void dot_u4(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   }
 }
 
-/* The 32 fifth bits of one row (bit i of qh for value i), as the four bytes of its lane: bit q of byte i is that
- * of value 4q + i. */
-static inline void fifth_bits(uint32_t qh, uint8_t *lane) {
-  for (int i = 0; i < 4; i++) {
-    uint32_t bits = 0;
-    for (int q = 0; q < 8; q++) bits |= (qh >> (4 * q + i) & 1) << q;
-    lane[i] = (uint8_t)bits;
-  }
+/* The 32 fifth bits of one row (bit i of qh for value i) as the four bytes of its lane: bit q of byte i is that of
+ * value 4q + i. Byte 8i + q of the vector looks at the source bit, and the mask gathers them. */
+PL_INLINE void put_fifth_bits(const uint8_t *qh, uint8_t *lane) {
+  const __m256i from = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3, 0,
+                                        0, 1, 1, 2, 2, 3, 3);
+  const __m256i bit = _mm256_setr_epi32(0x10011001, 0x10011001, 0x20022002, 0x20022002, 0x40044004, 0x40044004,
+                                        (int)0x80088008, (int)0x80088008);
+  __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(bcast4(qh), from), bit);
+  int32_t bits = _mm256_movemask_epi8(_mm256_cmpeq_epi8(v, bit));
+  memcpy(lane, &bits, 4);
+}
+
+/* The same where bit j of byte i of qh [32] is the fifth bit of value i: spread once per block, gathered per j. */
+PL_INLINE __m256i spread_fifth_bits(const uint8_t *qh) {
+  const __m256i columns = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5,
+                                           9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(load(qh), columns), order);
+}
+PL_INLINE void gather_fifth_bits(__m256i spread, int j, uint8_t *lane) {
+  int32_t bits = _mm256_movemask_epi8(_mm256_sll_epi16(spread, _mm_cvtsi32_si128(7 - j)));
+  memcpy(lane, &bits, 4);
+}
+
+/* The four words of v, one to a nibble line each, for one row. */
+PL_INLINE void put_words(uint8_t *lines, __m128i v) {
+  int32_t word[4];
+  _mm_storeu_si128((void *)word, v);
+  for (int g = 0; g < 4; g++) memcpy(lines + 64 * g, &word[g], 4);
+}
+
+/* Nibbles of 32 values from bytes a (values 0..15) and b (16..31): the low nibbles, or the high ones. */
+PL_INLINE __m128i nibbles(__m128i a, __m128i b, int high) {
+  const __m128i low = _mm_set1_epi8(15);
+  if (high) return _mm_or_si128(_mm_and_si128(_mm_srli_epi16(a, 4), low), _mm_andnot_si128(low, b));
+  return _mm_or_si128(_mm_and_si128(a, low), _mm_andnot_si128(low, _mm_slli_epi16(b, 4)));
 }
 
 /* The bit of quad q (0..7) of a line of 5th bits, moved to bit 4 of its byte. Bit q of byte i of lane r belongs to

@@ -15,13 +15,12 @@ void pl_pack_Q4_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
       const pl_block_q4_K *w = (const pl_block_q4_K *)(const void *)((const uint8_t *)src + r * row_bytes) + b;
       copy2(p + 2 * r, &w->d);
       copy2(p + 32 + 2 * r, &w->dmin);
-      for (int j = 0; j < 8; j++) {
-        uint8_t *s = p + 64 + j * SUB, q[16];
+      PL_UNROLL for (int j = 0; j < 8; j++) {
+        uint8_t *s = p + 64 + j * SUB;
         scale_min(w->scales, j, &s[r], &s[16 + r]);
-        const uint8_t *qs = w->qs + j / 2 * 32;
-        for (int i = 0; i < 16; i++)
-          q[i] = (uint8_t)((qs[i] >> j % 2 * 4 & 15) | (qs[16 + i] >> j % 2 * 4 & 15) << 4);
-        for (int g = 0; g < 4; g++) copy4(s + 32 + 64 * g + 4 * r, q + 4 * g);
+        __m128i a = _mm_loadu_si128((const void *)(w->qs + j / 2 * 32));
+        __m128i b = _mm_loadu_si128((const void *)(w->qs + j / 2 * 32 + 16));
+        put_words(s + 32 + 4 * r, nibbles(a, b, j % 2));
       }
     }
 }

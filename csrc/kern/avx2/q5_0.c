@@ -12,9 +12,7 @@ void pl_pack_Q5_0_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
     for (int r = 0; r < nr; r++) {
       const pl_block_q5_0 *w = (const pl_block_q5_0 *)(const void *)((const uint8_t *)src + r * row_bytes) + b;
       copy2(p + 2 * r, &w->d);
-      uint32_t qh;
-      memcpy(&qh, w->qh, 4);
-      fifth_bits(qh, p + 32 + 4 * r);
+      put_fifth_bits(w->qh, p + 32 + 4 * r);
       for (int g = 0; g < 4; g++) copy4(p + 96 + 64 * g + 4 * r, w->qs + 4 * g);
     }
 }

@@ -13,9 +13,7 @@ void pl_pack_Q5_1_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
       const pl_block_q5_1 *w = (const pl_block_q5_1 *)(const void *)((const uint8_t *)src + r * row_bytes) + b;
       copy2(p + 2 * r, &w->d);
       copy2(p + 32 + 2 * r, &w->m);
-      uint32_t qh;
-      memcpy(&qh, w->qh, 4);
-      fifth_bits(qh, p + 64 + 4 * r);
+      put_fifth_bits(w->qh, p + 64 + 4 * r);
       for (int g = 0; g < 4; g++) copy4(p + 128 + 64 * g + 4 * r, w->qs + 4 * g);
     }
 }

@@ -7,6 +7,18 @@ enum { SUB = 32 + 128 + 256, BLOCK = 32 + 8 * SUB };
 
 int64_t pl_panel_bytes_Q6_K_avx2(int64_t k) { return round64(k / 256 * BLOCK); }
 
+/* The lowest two bits of 32 bytes, to both upper lines for one row: word g of a half goes to bits 2g of its bytes.
+ */
+PL_INLINE void put_upper(uint8_t *lines, __m256i v) {
+  v = _mm256_and_si256(v, _mm256_set1_epi8(3));
+  v = _mm256_sllv_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0x4e));
+  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0xb1));
+  int32_t first = _mm256_extract_epi32(v, 0), last = _mm256_extract_epi32(v, 4);
+  memcpy(lines, &first, 4);
+  memcpy(lines + 64, &last, 4);
+}
+
 void pl_pack_Q6_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
   if (nr < PL_PANEL) memset(panel, 0, (size_t)pl_panel_bytes_Q6_K_avx2(k));
   uint8_t *p = panel;
@@ -14,21 +26,14 @@ void pl_pack_Q6_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
     for (int r = 0; r < nr; r++) {
       const pl_block_q6_K *w = (const pl_block_q6_K *)(const void *)((const uint8_t *)src + r * row_bytes) + b;
       copy2(p + 2 * r, &w->d);
-      for (int j = 0; j < 8; j++) {
-        uint8_t *s = p + 32 + j * SUB, q[32];
+      PL_UNROLL for (int j = 0; j < 8; j++) {
+        uint8_t *s = p + 32 + j * SUB;
         s[r] = (uint8_t)w->scales[2 * j];
         s[16 + r] = (uint8_t)w->scales[2 * j + 1];
-        const uint8_t *ql = w->ql + j / 4 * 64 + j % 2 * 32, *qh = w->qh + j / 4 * 32;
-        for (int i = 0; i < 32; i++)
-          q[i] = (uint8_t)((ql[i] >> j % 4 / 2 * 4 & 15) | (qh[i] >> j % 4 * 2 & 3) << 4);
-        for (int i = 0; i < 4; i++)
-          for (int h = 0; h < 2; h++) {
-            const uint8_t *v = q + 16 * h + i;
-            s[32 + 64 * h + 4 * r + i] = (uint8_t)(v[0] >> 4 | v[4] >> 4 << 2 | v[8] >> 4 << 4 | v[12] >> 4 << 6);
-          }
-        for (int g = 0; g < 4; g++)
-          for (int i = 0; i < 4; i++)
-            s[160 + 64 * g + 4 * r + i] = (uint8_t)((q[4 * g + i] & 15) | (q[16 + 4 * g + i] & 15) << 4);
+        const uint8_t *ql = w->ql + j / 4 * 64 + j % 2 * 32;
+        put_words(s + 160 + 4 * r,
+                  nibbles(_mm_loadu_si128((const void *)ql), _mm_loadu_si128((const void *)(ql + 16)), j % 4 / 2));
+        put_upper(s + 32 + 4 * r, _mm256_srli_epi16(load(w->qh + j / 4 * 32), j % 4 * 2));
       }
     }
 }
