@@ -29,13 +29,14 @@ if TYPE_CHECKING:
         TokenizerError,
     )
     from .gguf import GGUFFile
-    from .llm import LLM, AsyncStream, Stream, plan
+    from .llm import LLM, plan
     from .model import MemoryPlan
     from .sampler import SamplingParams
+    from .streams import AsyncStream, Stream
     from .tokenizer import Tokenizer
 
 _HOME = {
-    "LLM": "llm", "Stream": "llm", "AsyncStream": "llm", "plan": "llm", "MemoryPlan": "model",
+    "LLM": "llm", "Stream": "streams", "AsyncStream": "streams", "plan": "llm", "MemoryPlan": "model",
     "Completion": "engine", "Piece": "engine", "Timings": "engine", "Usage": "engine",
     "SamplingParams": "sampler", "Tokenizer": "tokenizer", "GGUFFile": "gguf",
     "PyllmError": "errors", "GGUFError": "errors", "ModelError": "errors", "TokenizerError": "errors",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import queue
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,52 +24,13 @@ from .errors import ContextError
 from .kvcache import PAGE
 from .model import MemoryPlan, Model, ModelOptions
 from .sampler import SamplingParams
+from .streams import AsyncSink, AsyncStream, Stream, last
 from .tokenizer import Tokenizer
 
 Prompt: TypeAlias = "str | Sequence[int]"
 Message: TypeAlias = Mapping[str, Any]
 #: done, total
 Progress: TypeAlias = Callable[[int, int], None]
-
-
-class Stream(Iterator[str]):
-    """Text of one answer as it is made. `completion` holds the whole answer once the iterator has ended; cancel()
-    (from any thread), close() or leaving a with block ends it early."""
-
-    def __init__(self, engine: Engine, request: Request, events: queue.SimpleQueue[Any]) -> None:
-        self._engine, self._request, self._events = engine, request, events
-        self.completion: Completion | None = None
-        self._failed = False
-
-    def __next__(self) -> str:
-        while self.completion is None and not self._failed:
-            event = self._events.get()
-            if isinstance(event, Completion):
-                self.completion = event
-            elif isinstance(event, BaseException):
-                self._failed = True
-                raise event
-            elif event.text:
-                text: str = event.text
-                return text
-        raise StopIteration
-
-    def cancel(self) -> None:
-        """Stop after the step that is running; the iterator then ends, and completion says "cancelled"."""
-        self._engine.cancel(self._request)
-
-    def close(self) -> None:
-        if self.completion is None and not self._failed:
-            self.cancel()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def plan(model: str | os.PathLike[str] = "smollm2", **options: Any) -> MemoryPlan:
@@ -274,8 +234,7 @@ class LLM:
 
         Raises ContextError if the prompt does not fit; nothing is ever cut off silently.
         """
-        many = not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
-        prompts: list[Prompt] = list(prompt) if many else [prompt]  # type: ignore[arg-type,list-item]
+        prompts, many = _as_list(prompt)
         events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         requests = [self._request(p, _indexed(events, i), **options) for i, p in enumerate(prompts)]
         results = self._wait(requests, events)
@@ -343,15 +302,14 @@ class LLM:
 
     async def agenerate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Completion | list[Completion]:
         """generate without blocking the event loop; cancelling the task cancels the request."""
-        many = not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
-        prompts: list[Prompt] = list(prompt) if many else [prompt]  # type: ignore[arg-type,list-item]
+        prompts, many = _as_list(prompt)
         streams = [self.astream(p, **options) for p in prompts]
-        results = await asyncio.gather(*(_last(s) for s in streams))
+        results = await asyncio.gather(*(last(s) for s in streams))
         return list(results) if many else results[0]
 
     def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
         """stream as an async iterator."""
-        sink = _AsyncSink(asyncio.get_running_loop())
+        sink = AsyncSink(asyncio.get_running_loop())
         request = self._request(prompt, sink, **options)
         self._engine.submit(request)
         return AsyncStream(self._engine, request, sink)
@@ -394,62 +352,12 @@ def _close(engine: Engine, backend: CpuBackend, model: Model) -> None:
     model.close()
 
 
+def _as_list(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:
+    """(prompts, whether several were given)."""
+    if isinstance(prompt, str) or len(prompt) == 0 or isinstance(prompt[0], (int, np.integer)):
+        return [cast("Prompt", prompt)], False
+    return list(cast("Sequence[Prompt]", prompt)), True
+
+
 def _indexed(events: queue.SimpleQueue[tuple[int, Any]], index: int) -> Any:
     return lambda event: events.put((index, event))
-
-
-class _AsyncSink:
-    """Carries events from the engine thread into an event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.events: asyncio.Queue[Any] = asyncio.Queue()
-
-    def __call__(self, event: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits for this any more
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-
-
-class AsyncStream(AsyncIterator[str]):
-    """Stream for `async for`; aclose() or cancel() ends it early."""
-
-    def __init__(self, engine: Engine, request: Request, sink: _AsyncSink) -> None:
-        self._engine, self._request, self._sink = engine, request, sink
-        self.completion: Completion | None = None
-        self._failed = False
-
-    async def __anext__(self) -> str:
-        try:
-            while self.completion is None and not self._failed:
-                event = await self._sink.events.get()
-                if isinstance(event, Completion):
-                    self.completion = event
-                elif isinstance(event, BaseException):
-                    self._failed = True
-                    raise event
-                elif event.text:
-                    text: str = event.text
-                    return text
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        raise StopAsyncIteration
-
-    def cancel(self) -> None:
-        """Stop after the step that is running."""
-        self._engine.cancel(self._request)
-
-    async def aclose(self) -> None:
-        if self.completion is None and not self._failed:
-            self.cancel()
-
-    def __del__(self) -> None:
-        if self.completion is None and not self._failed:
-            self.cancel()
-
-
-async def _last(stream: AsyncStream) -> Completion:
-    async for _ in stream:
-        pass
-    assert stream.completion is not None
-    return stream.completion

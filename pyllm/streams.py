@@ -1,0 +1,108 @@
+"""Text as it is made: what carries events from the engine thread to a caller, blocking or awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from .engine import Completion, Engine, Request
+
+
+class Stream(Iterator[str]):
+    """Text of one answer as it is made. `completion` holds the whole answer once the iterator has ended; cancel()
+    (from any thread), close() or leaving a with block ends it early."""
+
+    def __init__(self, engine: Engine, request: Request, events: queue.SimpleQueue[Any]) -> None:
+        self._engine, self._request, self._events = engine, request, events
+        self.completion: Completion | None = None
+        self._failed = False
+
+    def __next__(self) -> str:
+        while self.completion is None and not self._failed:
+            event = self._events.get()
+            if isinstance(event, Completion):
+                self.completion = event
+            elif isinstance(event, BaseException):
+                self._failed = True
+                raise event
+            elif event.text:
+                text: str = event.text
+                return text
+        raise StopIteration
+
+    def cancel(self) -> None:
+        """Stop after the step that is running; the iterator then ends, and completion says "cancelled"."""
+        self._engine.cancel(self._request)
+
+    def close(self) -> None:
+        if self.completion is None and not self._failed:
+            self.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AsyncSink:
+    """Carries events from the engine thread into an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def __call__(self, event: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits for this any more
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class AsyncStream(AsyncIterator[str]):
+    """Stream for `async for`; aclose() or cancel() ends it early."""
+
+    def __init__(self, engine: Engine, request: Request, sink: AsyncSink) -> None:
+        self._engine, self._request, self._sink = engine, request, sink
+        self.completion: Completion | None = None
+        self._failed = False
+
+    async def __anext__(self) -> str:
+        try:
+            while self.completion is None and not self._failed:
+                event = await self._sink.events.get()
+                if isinstance(event, Completion):
+                    self.completion = event
+                elif isinstance(event, BaseException):
+                    self._failed = True
+                    raise event
+                elif event.text:
+                    text: str = event.text
+                    return text
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        """Stop after the step that is running."""
+        self._engine.cancel(self._request)
+
+    async def aclose(self) -> None:
+        if self.completion is None and not self._failed:
+            self.cancel()
+
+    def __del__(self) -> None:
+        if self.completion is None and not self._failed:
+            self.cancel()
+
+
+async def last(stream: AsyncStream) -> Completion:
+    async for _ in stream:
+        pass
+    assert stream.completion is not None
+    return stream.completion
