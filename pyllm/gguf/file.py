@@ -79,9 +79,7 @@ class TensorInfo:
         out = np.empty(self.shape[::-1], np.float32)
         dst = ffi.from_buffer("float[]", out, require_writable=True)
         if lib.pl_dequantize(self.type.id, ffi.from_buffer(self.data), dst, out.size) < 0:
-            raise ModelError(
-                f"tensor {show(self.name)} is of type {self.type.name}, which pyllm cannot dequantize yet"
-            )
+            raise ModelError(f"tensor {show(self.name)} is of type {self.type.name}, which pyllm cannot dequantize yet")
         return out
 
 
@@ -190,13 +188,7 @@ class GGUFFile:
         """The value of an integer key of any width; GGUFError if it is not within [min, max]."""
         v: Any = self._get(key, default, int)
         if key in self.metadata and ((min is not None and v < min) or (max is not None and v > max)):
-            bounds = (
-                f"{min} or more"
-                if max is None
-                else f"{max} or less"
-                if min is None
-                else f"from {min} to {max}"
-            )
+            bounds = f"{min} or more" if max is None else f"{max} or less" if min is None else f"from {min} to {max}"
             raise self.error(key, f"is {v}, where {bounds} is expected")
         return cast("int | D", v)
 
@@ -260,9 +252,7 @@ def _split_names(part: Part) -> list[Path] | None:
     named = _SPLIT_NAME.fullmatch(part.path.name)
     if named is None or (int(named[2]) - 1, int(named[3])) != (no, count):
         name = f"NAME-{no + 1:05d}-of-{count:05d}.gguf"
-        raise GGUFError(
-            f"{part.path}: is part {no + 1} of {count} of a split model and must be called {name}"
-        )
+        raise GGUFError(f"{part.path}: is part {no + 1} of {count} of a split model and must be called {name}")
     return [part.path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
 
 
@@ -271,9 +261,7 @@ def _check_split(parts: list[Part]) -> None:
     for i, part in enumerate(parts):
         no, count = _split(part, "split.no"), _split(part, "split.count")
         if (no, count) != (i, len(parts)):
-            raise GGUFError(
-                f"{part.path}: says that it is part {no + 1} of {count}, not {i + 1} of {len(parts)}"
-            )
+            raise GGUFError(f"{part.path}: says that it is part {no + 1} of {count}, not {i + 1} of {len(parts)}")
     claimed, n = _split(parts[0], "split.tensors.count"), sum(len(p.tensors) for p in parts)
     if claimed != n:
         raise GGUFError(f"{parts[0].path}: split.tensors.count is {claimed}, but the parts hold {n} tensors")

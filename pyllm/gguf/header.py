@@ -202,9 +202,7 @@ class _Parser:
             widest = int(np.frombuffer(self.map, np.uint8, n, pos).max())
             width = 4 if widest >= 0xF0 else 2 if widest >= 0xC4 else 1
             if n * width > 2 * self.size:
-                raise self.error(
-                    f"{what} at byte {pos} has {n} bytes, too many for a text in a file of {self.size}"
-                )
+                raise self.error(f"{what} at byte {pos} has {n} bytes, too many for a text in a file of {self.size}")
         try:
             with memoryview(self.map) as view, view[pos : pos + n] as raw:
                 return str(raw, "utf-8")
@@ -243,9 +241,7 @@ class _Parser:
             if type_ == _BOOL:
                 if n and v.max() > 1:
                     at = int(np.argmax(v > 1))
-                    raise self.error(
-                        f"{what} at byte {pos + at} has a bool with value {v[at]}, neither 0 nor 1"
-                    )
+                    raise self.error(f"{what} at byte {pos + at} has a bool with value {v[at]}, neither 0 nor 1")
                 v = v.view(np.bool_)
             v.flags.writeable = False
             return v, f"array of {name}"
@@ -329,9 +325,7 @@ class _Parser:
                 raise self.error(f"{what} has the unknown type id {id_}")
             type_ = known[id_]
             if shape[0] % type_.block:
-                raise self.error(
-                    f"{what} has rows of {shape[0]} elements, no multiple of {type_.name}'s {type_.block}"
-                )
+                raise self.error(f"{what} has rows of {shape[0]} elements, no multiple of {type_.name}'s {type_.block}")
             offset = self.u64(f"the offset of {what}")
             if offset % alignment:
                 raise self.error(f"{what} has offset {offset}, no multiple of the alignment {alignment}")
@@ -365,9 +359,7 @@ class _Parser:
         if version & 0xFFFF == 0 and version:
             raise self.error("is a big-endian GGUF file: convert it to little endian")
         if version == 1:
-            raise self.error(
-                "is a GGUF file of version 1, which is no longer in use: convert it again to version 3"
-            )
+            raise self.error("is a GGUF file of version 1, which is no longer in use: convert it again to version 3")
         if version not in (2, 3):
             raise self.error(f"is a GGUF file of version {version}; pyllm reads versions 2 and 3")
         self.part.version = version
