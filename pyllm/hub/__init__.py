@@ -41,6 +41,7 @@ __all__ = [
     "Progress",
     "cache_dir",
     "is_model",
+    "is_name",
     "list_models",
     "pull",
     "remove",
@@ -77,12 +78,17 @@ def resolve(model: str | os.PathLike[str], progress: Progress | None = None, dow
 
 def is_model(text: str) -> bool:
     """Whether resolve() could mean something by this text: a name, a source, or a path that exists."""
-    if is_source(text) or by_name(text) is not None or text.endswith(".gguf"):
+    if is_name(text) or text.endswith(".gguf"):
         return True
     try:
         return Path(text).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def is_name(text: str) -> bool:
+    """Whether pull() could mean something by this text: a name of the catalogue, or a source."""
+    return is_source(text) or by_name(text) is not None
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
