@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..sampler import SamplingParams
 
-DEFAULT_MODEL = "smollm2"
 KV_TYPES = ("f16", "f32", "bf16", "q8_0")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .args import DEFAULT_MODEL, KV_TYPES, UsageError, subparser
+from .args import KV_TYPES, UsageError, subparser
 
 if TYPE_CHECKING:
     from .. import bench
@@ -46,6 +46,7 @@ def add_parsers(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run every test; what is done by the time of an error or of Ctrl-C is printed all the same."""
     from .. import bench
+    from ..hub import DEFAULT_MODEL
     from .console import fetch, say
 
     if args.repetitions < 1:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .args import (
-    DEFAULT_MODEL,
     SAMPLING_FIELDS,
     SAMPLING_FLAGS,
     UsageError,
@@ -53,7 +52,7 @@ def add_parsers(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the user leaves or standard input ends."""
-    from ..hub import cache_dir
+    from ..hub import DEFAULT_MODEL, cache_dir
     from .console import load, say
 
     if args.word is not None and args.model is not None:

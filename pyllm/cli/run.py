@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .args import (
-    DEFAULT_MODEL,
     UsageError,
     add_model_options,
     add_sampling_options,
@@ -111,7 +110,7 @@ def write_stream(stream: Stream, show: bool = True) -> Completion:
 
 def model_and_prompt(args: argparse.Namespace) -> tuple[str, str]:
     """The two out of -m, -p, -f, the words and standard input."""
-    from ..hub import CATALOGUE, is_model
+    from ..hub import CATALOGUE, DEFAULT_MODEL, is_model
 
     if args.prompt is not None and args.file is not None:
         raise UsageError("give the prompt once: -p or -f")

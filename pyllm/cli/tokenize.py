@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from .args import DEFAULT_MODEL, UsageError, read_stdin, subparser
+from .args import UsageError, read_stdin, subparser
 
 
 def add_parsers(commands: Any) -> None:
@@ -39,6 +39,7 @@ def add_parsers(commands: Any) -> None:
 
 def tokenize(args: argparse.Namespace) -> int:
     """One line per token: id and text."""
+    from ..hub import DEFAULT_MODEL
     from ..tokenizer import Tokenizer
     from .console import fetch
     from .run import model_and_prompt
