@@ -29,6 +29,14 @@
     if (nt == 1) tile1(w, k, x, a_stride, y);                                                         \
   }
 
+/* Ask for the bytes that lie ahead of a block of this size (a constant): the weights are one long stream, and the
+ * hardware alone does not fetch it early enough when much is computed between two loads. */
+#define PL_AHEAD 8192
+PL_INLINE void fetch_ahead(const uint8_t *w, int bytes) {
+  PL_UNROLL for (int i = 0; i < bytes; i += 64)
+      __builtin_prefetch((const void *)((uintptr_t)w + PL_AHEAD + (unsigned)i));
+}
+
 /* Block b of activation row t. */
 PL_INLINE const pl_q8 *act(const uint8_t *a, int64_t stride, int t, int64_t b) {
   return (const pl_q8 *)(const void *)(a + t * stride) + b;

@@ -15,6 +15,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   __m256 acc[4][2];
   PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
   for (int64_t i = 0; i < k; i++, w += 16 * sizeof(uint16_t)) {
+    if (i % 2 == 0) fetch_ahead(w, 64);
     __m256 w0 = half8(w), w1 = half8(w + 8 * sizeof(uint16_t));
     PL_UNROLL for (int t = 0; t < NT; t++) {
       __m256 x = _mm256_set1_ps(((const float *)(const void *)(a + t * stride))[i]);

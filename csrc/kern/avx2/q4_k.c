@@ -32,6 +32,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
     const uint8_t *block = w;
     w += 64;
     for (int j = 0; j < 8; j++, w += SUB) {
+      fetch_ahead(w, SUB);
       __m256i idot[4][2];
       dot_u4(w + 32, a, stride, b + j, idot, NT);
       __m256 d0 = _mm256_mul_ps(half8(block), byte8(w)), d1 = _mm256_mul_ps(half8(block + 16), byte8(w + 8));

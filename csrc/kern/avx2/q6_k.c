@@ -60,6 +60,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
     __m256 d0 = half8(w), d1 = half8(w + 16);
     w += 32;
     for (int j = 0; j < 8; j++, w += SUB) {
+      fetch_ahead(w, SUB);
       __m256i idot[4][2];
       PL_UNROLL for (int hi = 0; hi < 2; hi++) {
         PL_UNROLL for (int h = 0; h < 2; h++) {

@@ -22,6 +22,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   __m256 acc[4][2];
   PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
+    fetch_ahead(w, BLOCK);
     __m256i idot[4][2];
     PL_UNROLL for (int q = 0; q < 8; q++) {
       PL_UNROLL for (int h = 0; h < 2; h++) {
