@@ -21,7 +21,10 @@ int pl_cpu_detect(void) {
   if (!osxsave || !avx || (xgetbv0() & 6) != 6) return PL_LEVEL_ref;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return PL_LEVEL_ref;
   int avx2 = b >> 5 & 1;
-  return avx2 && fma && f16c ? PL_LEVEL_avx2 : PL_LEVEL_ref;
+  if (!avx2 || !fma || !f16c) return PL_LEVEL_ref;
+  int foundation = b >> 16 & 1, dq = b >> 17 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1, vnni = c >> 11 & 1;
+  int state = (xgetbv0() & 0xe6) == 0xe6; /* the system saves the mask and the 512-bit registers */
+  return foundation && dq && bw && vl && vnni && state ? PL_LEVEL_avx512 : PL_LEVEL_avx2;
 }
 #elif defined(__aarch64__) || defined(_M_ARM64)
 int pl_cpu_detect(void) { return PL_LEVEL_neon; } /* part of the base architecture */

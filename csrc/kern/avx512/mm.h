@@ -1,0 +1,173 @@
+/* mm.h: what the AVX-512 (VNNI) matrix kernels share.
+ *
+ * Panels are those of the AVX2 room (csrc/kern/avx2/mm.h), packed by its kernels: a line of 64 bytes is one
+ * register, 16 rows of four codes. vpdpbusd multiplies unsigned codes with four broadcast bytes of the activation
+ * and adds the four products to 16 exact int32 sums, so nothing needs care but the zero point. Tiles are up to 8
+ * activation rows. */
+#ifndef PL_AVX512_MM_H
+#define PL_AVX512_MM_H
+#include <immintrin.h>
+
+#include "kern/tile.h"
+
+/* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
+#define PL_PIN(v) __asm__("" : "+v"(v))
+
+/* The kernel made of tile(): tiles of 8, then 4, 2, 1. */
+#define PL_MM8(type)                                                                                 \
+  PL_TILE(1)                                                                                         \
+  PL_TILE(2)                                                                                         \
+  PL_TILE(4)                                                                                         \
+  PL_TILE(8)                                                                                         \
+  void pl_mm_##type##_avx512(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, \
+                             int64_t a_stride, int32_t nt, float *y) {                               \
+    const uint8_t *x = a;                                                                            \
+    for (; nt >= 8; nt -= 8, x += 8 * a_stride, y += 8 * PL_PANEL) tile8(w, k, x, a_stride, y);      \
+    if (nt & 4) tile4(w, k, x, a_stride, y), x += 4 * a_stride, y += 4 * PL_PANEL;                   \
+    if (nt & 2) tile2(w, k, x, a_stride, y), x += 2 * a_stride, y += 2 * PL_PANEL;                   \
+    if (nt & 1) tile1(w, k, x, a_stride, y);                                                         \
+  }
+
+PL_INLINE __m512i line(const void *p) { return _mm512_loadu_si512(p); }
+
+/* Four bytes in every lane. */
+PL_INLINE __m512i bcast4(const void *p) {
+  int32_t v;
+  memcpy(&v, p, 4);
+  return _mm512_set1_epi32(v);
+}
+
+/* Quad q of an activation block in every lane. */
+PL_INLINE __m512i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
+
+/* 16 half floats. */
+PL_INLINE __m512 half16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+
+/* 16 unsigned bytes as floats. */
+PL_INLINE __m512 byte16(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+
+/* acc = fma((float)idot, dw * da, acc) */
+PL_INLINE __m512 scaled(__m512i idot, __m512 dw, __m512 da, __m512 acc) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(idot), _mm512_mul_ps(dw, da), acc);
+}
+
+/* -zero * (sum of the block's activations) in every lane: what sums of unsigned codes start from */
+PL_INLINE __m512i zero_point(const pl_q8 *x, int zero) { return _mm512_set1_epi32(-zero * (x->h[0] + x->h[1])); }
+
+PL_INLINE __m512i low4(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+PL_INLINE __m512i high4(__m512i v) { return low4(_mm512_srli_epi16(v, 4)); }
+
+/* idot [NT] += 4-bit codes (four nibble lines) . block b */
+PL_INLINE void dot_u4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
+                      const int NT) {
+  PL_UNROLL for (int g = 0; g < 4; g++) {
+    __m512i w = line(codes + g * 64), lo = low4(w), hi = high4(w);
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
+      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
+      PL_PIN(idot[t]);
+    }
+  }
+}
+
+/* The bit of quad q (0..7) of a line of 5th bits, moved to bit 4 of its byte. */
+PL_INLINE __m512i bit5(__m512i v, int q) {
+  __m512i at4 = q <= 4 ? _mm512_slli_epi16(v, 4 - q) : _mm512_srli_epi16(v, q - 4);
+  return _mm512_and_si512(at4, _mm512_set1_epi8(16));
+}
+
+/* idot [NT] += 5-bit codes (a line of 5th bits, then four nibble lines) . block b */
+PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
+                      const int NT) {
+  const __m512i fifth = line(codes);
+  PL_UNROLL for (int g = 0; g < 4; g++) {
+    __m512i w = line(codes + 64 + g * 64);
+    __m512i lo = _mm512_or_si512(low4(w), bit5(fifth, g)), hi = _mm512_or_si512(high4(w), bit5(fifth, 4 + g));
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
+      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
+      PL_PIN(idot[t]);
+    }
+  }
+}
+
+PL_INLINE void zero_tile(__m512 acc[], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) acc[t] = _mm512_setzero_ps();
+}
+
+PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) _mm512_storeu_ps(y + t * PL_PANEL, acc[t]);
+}
+
+/* Blocks of scales and codes with a fixed zero: Q4_0, Q5_0. */
+#define PL_TILE_ZERO(BLOCK, CODES, ZERO, DOT)                                                                  \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
+    __m512 acc[8];                                                                                             \
+    zero_tile(acc, NT);                                                                                        \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
+      __m512i idot[8];                                                                                         \
+      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = zero_point(act(a, stride, t, b), ZERO);                 \
+      DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
+      __m512 d = half16(w);                                                                                    \
+      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
+          scaled(idot[t], d, _mm512_set1_ps(act(a, stride, t, b)->d), acc[t]);                                 \
+    }                                                                                                          \
+    store_tile(y, acc, NT);                                                                                    \
+  }
+
+/* Blocks of scales, minimums and codes: Q4_1, Q5_1. */
+#define PL_TILE_MIN(BLOCK, CODES, DOT)                                                                         \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
+    __m512 acc[8];                                                                                             \
+    zero_tile(acc, NT);                                                                                        \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
+      __m512i idot[8];                                                                                         \
+      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                 \
+      DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
+      __m512 d = half16(w), m = half16(w + 32);                                                                \
+      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                 \
+        const pl_q8 *x = act(a, stride, t, b);                                                                 \
+        acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->s), scaled(idot[t], d, _mm512_set1_ps(x->d), acc[t]));   \
+      }                                                                                                        \
+    }                                                                                                          \
+    store_tile(y, acc, NT);                                                                                    \
+  }
+
+/* Blocks of 256 in sub-blocks of 32 with byte scales and minimums: Q4_K, Q5_K. */
+#define PL_TILE_K(SUB, DOT)                                                                                       \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {    \
+    __m512 acc[8];                                                                                                \
+    zero_tile(acc, NT);                                                                                           \
+    for (int64_t b = 0; b < k / 32; b += 8) {                                                                     \
+      __m512 d = half16(w), dmin = half16(w + 32);                                                                \
+      w += 64;                                                                                                    \
+      for (int j = 0; j < 8; j++, w += SUB) {                                                                     \
+        __m512i idot[8];                                                                                          \
+        PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                  \
+        DOT(w + 32, a, stride, b + j, idot, NT);                                                                  \
+        __m512 ds = _mm512_mul_ps(d, byte16(w)), ms = _mm512_mul_ps(dmin, byte16(w + 16));                        \
+        PL_UNROLL for (int t = 0; t < NT; t++) {                                                                  \
+          const pl_q8 *x = act(a, stride, t, b + j);                                                              \
+          acc[t] = _mm512_fnmadd_ps(ms, _mm512_set1_ps(x->s), scaled(idot[t], ds, _mm512_set1_ps(x->d), acc[t])); \
+        }                                                                                                         \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, acc, NT);                                                                                       \
+  }
+
+/* [k][16] weights that LOAD(p) widens to float, BYTES each: F32, F16, BF16. */
+#define PL_TILE_FLOAT(BYTES, LOAD)                                                                             \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
+    __m512 acc[8];                                                                                             \
+    zero_tile(acc, NT);                                                                                        \
+    for (int64_t i = 0; i < k; i++, w += 16 * BYTES) {                                                         \
+      __m512 v = LOAD(w);                                                                                      \
+      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
+          _mm512_fmadd_ps(v, _mm512_set1_ps(((const float *)(const void *)(a + t * stride))[i]), acc[t]);      \
+    }                                                                                                          \
+    store_tile(y, acc, NT);                                                                                    \
+  }
+
+#endif

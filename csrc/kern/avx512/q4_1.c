@@ -1,0 +1,4 @@
+#include "kern/avx512/mm.h"
+
+PL_TILE_MIN(16 * sizeof(pl_block_q4_1), 64, dot_u4)
+PL_MM8(Q4_1)
