@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Cuts text at the first of several strings, across the borders of the pieces it arrives in.
+    """Cuts text at the first of several strings to be complete, across the borders of the pieces it arrives in.
 
-    push() returns text that can no longer become part of a stop string; the rest is held back.
+    push() returns text that can no longer become part of a stop string; the rest is held back. Of strings that end
+    at the same place the longest counts, so the result does not depend on the pieces.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -22,7 +23,7 @@ class StopStrings:
         text = self._held + piece
         found = [(at, s) for s in self.strings if (at := text.find(s)) >= 0]
         if found:
-            at, self.matched = min(found, key=lambda f: (f[0], -len(f[1])))
+            at, self.matched = min(found, key=lambda f: (f[0] + len(f[1]), f[0]))
             self._held = ""
             return text[:at]
         keep = 0
