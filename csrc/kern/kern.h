@@ -21,16 +21,18 @@ typedef void pl_deq_fn(const void *src, float *y, int64_t n);
 
 /* mm: one panel of weight rows times nt activation rows.
  *   y [nt][16], y[t][r] = sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of y are undefined.
- *   w: ref: nr plain rows, row_bytes apart. Other levels: one packed panel as their pack kernel wrote it
- * (row_bytes and nr are then ignored and all 16 columns are written). a: nt activation rows, a_stride bytes apart:
- * pl_q8 [k/32] or float [k], by the type's column in types.inc. Order, per output, starting from acc = 0 and
- * ascending in k; products in parentheses are rounded on their own: F32 F16 BF16    each k: acc = fmaf(w[k], x[k],
- * acc), w converted exactly to float32 Q4_0 Q5_0 Q8_0  each block of 32: acc = fmaf((float)idot, (d_w * d_a),
- * acc), idot = sum (q - zero) * q_a Q4_1 Q5_1       each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc),
- * then acc = fmaf(m_w, s_a, acc) Q4_K Q5_K       each sub-block of 32: acc = fmaf((float)idot, ((d * sc) * d_a),
- * acc), then acc = fmaf(-(dmin * m), s_a, acc) Q6_K            each 32 values: idot = sc0 * dot(first 16) + sc1 *
- * dot(last 16) in int32, q - 32 signed; acc = fmaf((float)idot, (d * d_a), acc) d_a, s_a, q_a and the sums h are
- * the activation's (struct pl_q8). */
+ *   w: ref: nr plain rows, row_bytes apart. Other levels: one packed panel as their pack kernel wrote it (row_bytes
+ *   and nr are then ignored and all 16 columns are written).
+ *   a: nt activation rows, a_stride bytes apart: pl_q8 [k/32] or float [k], by the type's column in types.inc.
+ * Order, per output, starting from acc = 0 and ascending in k; products in parentheses are rounded on their own:
+ *   F32 F16 BF16    each k: acc = fmaf(w[k], x[k], acc), w converted exactly to float32
+ *   Q4_0 Q5_0 Q8_0  each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), idot = sum (q - zero) * q_a
+ *   Q4_1 Q5_1       each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), then acc = fmaf(m_w, s_a, acc)
+ *   Q4_K Q5_K       each sub-block of 32: acc = fmaf((float)idot, ((d * sc) * d_a), acc),
+ *                   then acc = fmaf(-(dmin * m), s_a, acc)
+ *   Q6_K            each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q - 32 signed;
+ *                   acc = fmaf((float)idot, (d * d_a), acc)
+ * d_a, s_a, q_a and the sums h are the activation's (struct pl_q8). */
 typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
                       int32_t nt, float *y);
 
@@ -61,9 +63,10 @@ typedef void pl_rope_fn(float *x, int32_t n_heads, int64_t head_stride, int32_t 
 /* The two halves of attention over one KV block of PL_PAGE (16) keys, already converted to float.
  * qk: s [nq][16] = scale * (q [nq][hd] . kt [hd][16]): per score a chain of fmaf over d ascending, times scale.
  *     q rows are q_stride floats apart.
- * softmax over one chunk: given s [n] and the running maximum *m: new maximum, p = pl_exp(s - max) in place (0
- * beyond n up to the next multiple of 16), returns their sum (sixteen interleaved sums, pl_tree16). av: o [hd] =
- * fmaf(p [n], v [n][hd], o), keys ascending; rows of v are hd floats, hd a multiple of 16. */
+ * softmax over one chunk: given s [n] and the running maximum *m: new maximum (NaN scores passed over, -0 made +0),
+ *     p = pl_exp(s - max) in place (0 beyond n up to the next multiple of 16; what lay there does not matter),
+ *     returns their sum (sixteen interleaved sums, pl_tree16).
+ * av: o [hd] = fmaf(p [n], v [n][hd], o), keys ascending; rows of v are hd floats, hd a multiple of 16. */
 typedef void pl_qk_fn(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale,
                       float *s, int64_t s_stride);
 typedef float pl_softmax_fn(float *s, int32_t n, float *m);
