@@ -25,7 +25,7 @@ from .args import (
 )
 
 if TYPE_CHECKING:
-    from ..llm import LLM
+    from .. import LLM
 
 HELP = """\
 /help            this text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from ..llm import LLM
+    from .. import LLM
 
 PATIENCE_SECONDS = 1.0
 """Work that takes less than this shows nothing."""
@@ -23,28 +23,29 @@ def say(line: str = "") -> None:
 
 
 class Bar:
-    """One progress bar, shown only on a terminal and only once the work has taken a while; then it vanishes."""
+    """One progress bar, shown only on a terminal and only once the work has taken a while; then it vanishes.
+
+    update() may be called from any thread."""
 
     def __init__(self, label: str, bytes_: bool = False, patience: float = PATIENCE_SECONDS) -> None:
-        """bytes_: the numbers are bytes, shown with speed; otherwise a share of the whole."""
-        self._label = label
+        """bytes_: the numbers are bytes, shown with speed; otherwise a share of the whole. patience: seconds."""
         self._bytes = bytes_
-        self._at = time.monotonic() + patience
+        self._state: dict[str, Any] = {"description": label, "completed": 0, "total": None}
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._lock = threading.Lock()
         self._closed = not sys.stderr.isatty()
+        self._timer = threading.Timer(patience, self._show)
+        self._timer.daemon = True
 
     def update(self, done: float, total: float | None, label: str | None = None) -> None:
-        """Show that `done` of `total` is done."""
-        if self._closed or (self._progress is None and time.monotonic() < self._at):
-            return
-        if self._progress is None:
-            self._progress = self._start()
-            self._task = self._progress.add_task(self._label, total=total)
-        assert self._task is not None
-        self._progress.update(self._task, completed=done, total=total, description=label or self._label)
+        """Show that `done` of `total` is done (None: nobody knows of how much)."""
+        with self._lock:
+            self._state = {"description": label or self._state["description"], "completed": done, "total": total}
+            if self._progress is not None and self._task is not None:
+                self._progress.update(self._task, **self._state)
 
-    def _start(self) -> Progress:
+    def _show(self) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -53,18 +54,26 @@ class Bar:
             columns += [progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn()]
         else:
             columns += [progress.TaskProgressColumn(), progress.TimeRemainingColumn()]
-        bar = progress.Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
-        bar.start()
-        return bar
+        with self._lock:
+            if self._closed:
+                return
+            console = Console(stderr=True, highlight=False)
+            self._progress = progress.Progress(*columns, console=console, transient=True)
+            self._task = self._progress.add_task(**self._state)
+            self._progress.start()
 
     def close(self) -> None:
         """Take the bar off the screen. It does not come back."""
-        self._closed = True
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
 
     def __enter__(self) -> Bar:
+        if not self._closed:
+            self._timer.start()
         return self
 
     def __exit__(

@@ -19,8 +19,7 @@ from .args import (
 )
 
 if TYPE_CHECKING:
-    from ..engine import Completion
-    from ..llm import LLM, Stream
+    from .. import LLM, Completion, Stream
 
 
 def add_parsers(commands: Any) -> None:
