@@ -1,6 +1,7 @@
-"""Prints the CPU level and what a model computes, for comparing machines: generate.py MODEL.gguf [N_TOKENS]
+"""Prints what a model computes on this machine, for comparing machines: generate.py MODEL.gguf [N_TOKENS]
 
-The output is one JSON line: the level, the greedy continuation of a fixed prompt, and a digest of the prompt's logits.
+MODEL.npz beside the model holds the prompt (`p1_ids`). The output is one JSON line: the CPU level in use, the greedy
+continuation, and a digest of the prompt's logits.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from pathlib import Path
+
+import numpy as np
 
 import pyllm
 from pyllm._lib import ffi, lib
 
-PROMPT = [3, 17, 42, 5, 99, 256, 31, 7, 12, 200]
-
 
 def main() -> None:
-    model, n = sys.argv[1], int((sys.argv[2:] or ["8"])[0])
+    model, n = Path(sys.argv[1]), int((sys.argv[2:] or ["8"])[0])
+    prompt = np.load(model.with_suffix(".npz"))["p1_ids"].tolist()
     with pyllm.LLM(model, n_threads=2) as llm:
-        logits = llm.logits(PROMPT)
-        tokens = llm.generate(PROMPT, max_tokens=n, temperature=0, ignore_eos=True).tokens
+        logits = llm.logits(prompt)
+        tokens = llm.generate(prompt, max_tokens=n, temperature=0, ignore_eos=True).tokens
     if len(tokens) != n:
         raise SystemExit(f"{model}: {len(tokens)} tokens instead of {n}")
     level = ffi.string(lib.pl_cpu_level_name(lib.pl_cpu_level())).decode()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "pyllm" / "_abi.py").exists():
+    # `python -m pytest` puts the source tree first on the path; without a build in it the installed package is meant
+    sys.path[:] = [p for p in sys.path if Path(p).resolve() != ROOT]
 
 
 def absent(what: str) -> NoReturn:
