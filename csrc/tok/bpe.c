@@ -134,7 +134,6 @@ static int32_t find_merge(void *vocab, const uint8_t *text, const pl_sym *left, 
                           uint32_t *rank) {
   const pl_bpe *h = vocab;
   (void)text;
-  if (left->id < 0 || right->id < 0) return -1;
   const pl_pair *p = pl_pairs_find(&h->merges, pl_pair_key(left->id, right->id));
   if (!p) return -1;
   *rank = (uint32_t)p->a;
@@ -151,12 +150,16 @@ static int32_t encode_word(const pl_bpe *h, pl_work *w, const uint8_t *p, int32_
     }
   }
   if (pl_work_reserve(w, n)) return PL_E_MEM;
-  for (int32_t i = 0; i < n; i++) w->sym[i] = (pl_sym){h->byte_id[p[i]], i - 1, i + 1 < n ? i + 1 : -1, 1, i};
-  if (pl_merge(w, n, p, (void *)(uintptr_t)h, find_merge)) return PL_E_MEM;
-  int32_t count = 0;
-  for (int32_t i = 0; i >= 0; i = w->sym[i].next) {
-    if (w->sym[i].id >= 0) ids[count++] = w->sym[i].id;
+  int32_t m = 0, count = 0;
+  for (int32_t i = 0; i < n; i++) {
+    if (h->byte_id[p[i]] < 0) continue; /* as if it were not there: what lies beside it may merge */
+    w->sym[m] = (pl_sym){h->byte_id[p[i]], m - 1, m + 1, 1, i};
+    m++;
   }
+  if (!m) return 0;
+  w->sym[m - 1].next = -1;
+  if (pl_merge(w, m, p, (void *)(uintptr_t)h, find_merge)) return PL_E_MEM;
+  for (int32_t i = 0; i >= 0; i = w->sym[i].next) ids[count++] = w->sym[i].id;
   return count;
 }
 

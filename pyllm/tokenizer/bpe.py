@@ -37,8 +37,7 @@ class ByteBPE:
         found = pre.find(vocab.pre)
         if found is None:
             raise TokenizerError(
-                f"unknown pre-tokenizer {vocab.pre!r} (tokenizer.ggml.pre); "
-                f"supported: {', '.join(pre.names())}"
+                f"unknown pre-tokenizer {vocab.pre!r} (tokenizer.ggml.pre); supported: {', '.join(pre.names())}"
             )
         if vocab.merges is None:
             raise TokenizerError("tokenizer.ggml.merges is missing, and tokenizer.ggml.model gpt2 needs it")

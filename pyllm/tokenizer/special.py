@@ -175,9 +175,7 @@ class SpecialTokens:
         cap = 256
         while True:
             hits = np.empty((cap, 3), np.int64)
-            n = lib.pl_special_find(
-                handle, buffer(data, "uint8_t[]"), len(data), buffer(hits, "int64_t[]"), cap
-            )
+            n = lib.pl_special_find(handle, buffer(data, "uint8_t[]"), len(data), buffer(hits, "int64_t[]"), cap)
             if n <= cap:
                 break
             cap = n

@@ -31,9 +31,7 @@ class SentencePieceBPE:
         for id in np.flatnonzero(vocab.types == TokenType.BYTE).tolist():
             match = BYTE_SPELLING.fullmatch(vocab.tokens[id])
             if not match:
-                raise TokenizerError(
-                    f"token {id}, {vocab.tokens[id]!r:.60}, is of type byte, but not spelled <0x..>"
-                )
+                raise TokenizerError(f"token {id}, {vocab.tokens[id]!r:.60}, is of type byte, but not spelled <0x..>")
             self._byte_of[id] = byte = int(match[1], 16)
             if byte_id[byte] < 0:
                 byte_id[byte] = id
@@ -69,9 +67,7 @@ class SentencePieceBPE:
         if rc == lib.PL_E_MEM:
             raise MemoryError("no memory for the tokenizer")
         if rc == lib.PL_E_VOCAB:
-            raise TokenizerError(
-                f"the score of token {bad[0]}, {vocab.tokens[bad[0]]!r:.60}, is not a number"
-            )
+            raise TokenizerError(f"the score of token {bad[0]}, {vocab.tokens[bad[0]]!r:.60}, is not a number")
         if rc:
             raise TokenizerError(f"the vocabulary is inconsistent (error {rc} at {bad[0]})")
         return ffi.gc(out[0], lib.pl_spm_free)
@@ -84,15 +80,11 @@ class SentencePieceBPE:
     def _merge(self, text: str) -> list[int]:
         data = text.encode()
         ids = np.empty(max(len(data), 1), np.int32)
-        n = lib.pl_spm_encode(
-            self._handle, buffer(data, "uint8_t[]"), len(data), buffer(ids, "int32_t[]"), len(ids)
-        )
+        n = lib.pl_spm_encode(self._handle, buffer(data, "uint8_t[]"), len(data), buffer(ids, "int32_t[]"), len(ids))
         if n == lib.PL_E_MEM:
             raise MemoryError("no memory to tokenize the text")
         if n < 0:
-            raise TokenizerError(
-                f"the text is too long to tokenize at once: {len(data)} bytes, 2 GiB is the limit"
-            )
+            raise TokenizerError(f"the text is too long to tokenize at once: {len(data)} bytes, 2 GiB is the limit")
         result: list[int] = ids[:n].tolist()
         return result
 

@@ -73,6 +73,7 @@ class Tokenizer:
         self._types: list[int] = vocab.types.tolist()
         self._bytes: list[bytes | None] = [None] * self.n_vocab
         self._special = SpecialTokens(vocab, self._spelling, strips_right(vocab))
+        vocab.merges = vocab.scores = None  # what remains of them lies in C
 
     @classmethod
     def from_gguf(cls, source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:
@@ -137,12 +138,20 @@ class Tokenizer:
         ids that go on from others use stream_decoder() or decode_bytes(). TokenizerError if there is no
         such token.
         """
-        step = StreamDecoder(self, skip_special, continuation=False)._bytes
-        return b"".join(map(step, ids)).decode("utf-8", "replace")
+        ids = list(ids)
+        if (skip_special or self.space_prefix) and any(map(self.is_special, set(map(self._check, ids)))):
+            step = StreamDecoder(self, skip_special, continuation=False)._bytes
+            return b"".join(map(step, ids)).decode("utf-8", "replace")
+        data = self.decode_bytes(ids)
+        if self.space_prefix and ids and self.token_bytes(ids[0]).startswith(b" "):
+            data = data[1:]
+        return data.decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of all tokens, one after the other, as they are."""
-        return b"".join(map(self.token_bytes, ids))
+        ids = list(map(operator.index, ids))
+        table = {id: self.token_bytes(id) for id in set(ids)}
+        return b"".join(map(table.__getitem__, ids))
 
     def stream_decoder(self, skip_special: bool = False, continuation: bool = True) -> StreamDecoder:
         """A decoder of one token at a time; see StreamDecoder."""
