@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ STOPS = st.lists(st.text("ab€", min_size=1, max_size=4), max_size=4)
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     borders = sorted({0, len(text), *(c % (len(text) + 1) for c in cuts)})
-    return [text[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(borders)]
 
 
 def definition(text: str, stops: list[str]) -> tuple[str, str | None]:
