@@ -107,6 +107,7 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
     __m512 acc[8];                                                                                             \
     zero_tile(acc, NT);                                                                                        \
     for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
+      fetch_ahead(w, BLOCK);                                                                                   \
       __m512i idot[8];                                                                                         \
       PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = zero_point(act(a, stride, t, b), ZERO);                 \
       DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
@@ -123,6 +124,7 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
     __m512 acc[8];                                                                                             \
     zero_tile(acc, NT);                                                                                        \
     for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
+      fetch_ahead(w, BLOCK);                                                                                   \
       __m512i idot[8];                                                                                         \
       PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                 \
       DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
@@ -144,6 +146,7 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
       __m512 d = half16(w), dmin = half16(w + 32);                                                                \
       w += 64;                                                                                                    \
       for (int j = 0; j < 8; j++, w += SUB) {                                                                     \
+        fetch_ahead(w, SUB);                                                                                      \
         __m512i idot[8];                                                                                          \
         PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                  \
         DOT(w + 32, a, stride, b + j, idot, NT);                                                                  \
@@ -163,6 +166,7 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
     __m512 acc[8];                                                                                             \
     zero_tile(acc, NT);                                                                                        \
     for (int64_t i = 0; i < k; i++, w += 16 * BYTES) {                                                         \
+      if (i % (4 / BYTES) == 0) fetch_ahead(w, 64);                                                            \
       __m512 v = LOAD(w);                                                                                      \
       PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
           _mm512_fmadd_ps(v, _mm512_set1_ps(((const float *)(const void *)(a + t * stride))[i]), acc[t]);      \

@@ -18,6 +18,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
     __m512 d = half16(w);
     w += 32;
     for (int j = 0; j < 8; j++, w += SUB) {
+      fetch_ahead(w, SUB);
       __m512i idot[8];
       PL_UNROLL for (int hi = 0; hi < 2; hi++) {
         __m512i up = line(w + 32 + 64 * hi), sum[8];
