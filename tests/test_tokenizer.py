@@ -19,6 +19,8 @@ from pyllm.errors import GGUFError, TokenizerError
 from pyllm.gguf import GGUFFile
 from pyllm.tokenizer import Tokenizer, bpe, pre, supported
 
+pytestmark = pytest.mark.native
+
 TINY = {name: Tokenizer.from_gguf(DATA / f"{name}.gguf") for name in TINY_BPE + TINY_SPM}
 CUTS = [row.compile() for row in set(pre.PRE_TOKENIZERS.values())]
 REQUIRED = ("llama-bpe", "qwen2", "gpt-2", "llama-spm", "phi-3")

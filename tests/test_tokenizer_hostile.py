@@ -17,6 +17,8 @@ from pyllm.errors import TokenizerError
 from pyllm.gguf import GGUFFile
 from pyllm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.native
+
 K = "tokenizer.ggml."
 
 

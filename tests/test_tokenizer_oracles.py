@@ -21,6 +21,8 @@ from tokenizer_tools import (
 from pyllm.gguf import GGUFFile
 from pyllm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.native
+
 
 def read(path: Path) -> dict[str, Any]:
     with GGUFFile.open(path) as file:
