@@ -67,8 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             site.redirect = ""
             self.end_headers()
             return
-        if site.fail:
-            self.send_error(site.fail.pop(0))
+        if site.fail or "missing" in self.path:
+            self.send_error(site.fail.pop(0) if site.fail else 404)
             return
         body, first = site.body, 0
         asked = self.headers.get("Range")
@@ -83,6 +83,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = body[first:]
+        if "/resolve/" in self.path:  # as Hugging Face answers
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("X-Linked-Size", str(len(body)))
         if site.etag:
             self.send_header("ETag", site.etag)
         if site.last_modified:
@@ -94,7 +97,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if site.cut:
             body = body[: site.cut.pop(0)]
             self.close_connection = True
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
 
 
 @pytest.fixture
@@ -296,7 +302,7 @@ def test_web_errors(site: Site, home: Path) -> None:
     site.fail = [404]
     with pytest.raises(DownloadError, match="HTTP 404"):
         hub.pull(site.url)
-    assert len(site.requests) == 1
+    assert len(site.requests) == 1 and leftovers(home) == []
     site.fail = [503, 429]
     assert hub.pull(site.url).read_bytes() == MODEL
     hub.remove(site.url)
@@ -465,14 +471,12 @@ def test_pip_dies_with_its_parent(tmp_path: Path) -> None:
 class FakeHf:
     """As much of huggingface_hub as is used."""
 
-    class utils:
-        @staticmethod
-        def disable_progress_bars() -> None:
-            pass
-
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+
+    def disable_progress_bars(self) -> None:
+        """Of huggingface_hub.utils."""
 
     def hf_hub_download(self, repo: str, path: str, revision: str | None, local_dir: str) -> str:
         self.calls.append((repo, path, revision))
@@ -487,13 +491,30 @@ class FakeHf:
 
 def test_huggingface(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeHf()
-    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)  # type: ignore[arg-type]
+    for module in ("huggingface_hub", "huggingface_hub.utils"):
+        monkeypatch.setitem(sys.modules, module, fake)  # type: ignore[arg-type]
     path = hub.pull("hf:owner/repo@rev/sub/m.gguf")
     assert path.read_bytes() == MODEL and leftovers(home) == []
     assert fake.calls == [("owner/repo", "sub/m.gguf", "rev")]
     fake.error = RuntimeError("404 not here\nlong explanation")
-    with pytest.raises(DownloadError, match=r"^hf:owner/repo/n\.gguf: 404 not here$"):
+    with pytest.raises(DownloadError, match=r"^hf:owner/repo/n\.gguf: 404 not here long explanation$"):
         hub.pull("hf:owner/repo/n.gguf")
+
+
+def test_huggingface_library_itself(site: Site, home: Path) -> None:
+    """The real library, in a process of its own, against the server of this test."""
+    pytest.importorskip("huggingface_hub")
+    environment = {**os.environ, "HF_ENDPOINT": site.url.removesuffix("/some/model.gguf")}
+    for name, status in (("m.gguf", 0), ("missing.gguf", 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "pyllm", "pull", f"hf:owner/repo/{name}"],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (home / "models/hf/owner/repo/m.gguf").read_bytes() == MODEL
+    assert "hf:owner/repo/missing.gguf: 404" in done.stderr
+    assert leftovers(home) == []
 
 
 def test_huggingface_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from .cache import (
     partial_key,
     place,
     remove_tree,
+    tree_size,
 )
 from .catalogue import CATALOGUE, DEFAULT_MODEL, Entry, by_name, by_source
 from .sources import FORMS, Source, is_source, parse, parts
@@ -47,6 +48,9 @@ __all__ = [
     "remove",
     "resolve",
 ]
+
+# Bytes of a broken download that are worth going on from.
+WORTH_KEEPING = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _pull_file(source: Source, entry: Entry, progress: Progress) -> Path:
             _check(source, entry, file, digest)
             place(file, final)
         finally:
-            if not keep:
+            if not keep or tree_size(work) < WORTH_KEEPING:
                 remove_tree(work)
     return final
 

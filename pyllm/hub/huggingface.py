@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import threading
@@ -35,7 +36,8 @@ class HfSource:
     def fetch(self, work: Path, size: int, progress: Progress) -> tuple[Path, str]:
         """See Source.fetch."""
         try:
-            import huggingface_hub
+            library: Any = importlib.import_module("huggingface_hub")
+            utilities: Any = importlib.import_module("huggingface_hub.utils")
         except ImportError:
             raise DownloadError(
                 f'{self.text} needs the package huggingface_hub: pip install "pyllm-engine[hf]" and try again'
@@ -47,16 +49,12 @@ class HfSource:
         def download() -> None:
             try:
                 result.append(
-                    huggingface_hub.hf_hub_download(
-                        self.repo, self.path, revision=self.revision, local_dir=str(work / "hf")
-                    )
+                    library.hf_hub_download(self.repo, self.path, revision=self.revision, local_dir=str(work / "hf"))
                 )
             except BaseException as e:
                 result.append(e)
 
-        quiet = getattr(huggingface_hub.utils, "disable_progress_bars", None)
-        if quiet:
-            quiet()
+        utilities.disable_progress_bars()  # ours is enough
         thread = threading.Thread(target=download, daemon=True)
         thread.start()
         while thread.is_alive():
@@ -65,8 +63,8 @@ class HfSource:
             thread.join(0.05)
         outcome = result[0]
         if isinstance(outcome, BaseException):
-            reason = (str(outcome).strip() or type(outcome).__name__).splitlines()[0]
-            raise DownloadError(f"{self.text}: {reason}") from outcome
+            reason = " ".join(str(outcome).split()) or type(outcome).__name__
+            raise DownloadError(f"{self.text}: {reason[:300]}") from outcome
         file = Path(outcome)
         with open(file, "rb+") as f:
             os.fsync(f.fileno())
