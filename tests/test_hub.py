@@ -67,8 +67,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             site.redirect = ""
             self.end_headers()
             return
-        if site.fail or "missing" in self.path:
-            self.send_error(site.fail.pop(0) if site.fail else 404)
+        if site.fail:
+            self.send_error(site.fail.pop(0))
+            return
+        if "missing" in self.path:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         body, first = site.body, 0
         asked = self.headers.get("Range")
