@@ -22,7 +22,8 @@ from .chat_template import ChatTemplate
 from .engine import Completion, Engine, Piece, Request
 from .errors import ContextError
 from .kvcache import PAGE
-from .model import MemoryPlan, Model, ModelOptions
+from .model import MemoryPlan, Model
+from .options import ModelOptions
 from .sampler import SamplingParams
 from .streams import AsyncSink, AsyncStream, Stream, last
 from .tokenizer import Tokenizer

@@ -15,13 +15,10 @@ from .kvcache import PAGE
 from .machine import available_memory, default_threads
 from .models import builder
 from .models.hparams import Hparams
+from .options import DEFAULT_N_CTX, ModelOptions
 
-#: Tokens of context unless told, or the model's own if that is less.
-DEFAULT_N_CTX = 4096
 #: Rows of logits that one step can give.
 N_OUT = 64
-#: Types that the KV cache can hold, by the names users give.
-KV_TYPES = ("f32", "f16", "bf16", "q8_0")
 #: tensors that files may hold and graphs need not use
 _OPTIONAL_TENSORS = ("rope_freqs.weight",)
 
@@ -57,32 +54,6 @@ class MemoryPlan:
             "are available: take a smaller context (n_ctx, -c), a smaller KV type (-ctk, -ctv), a smaller model, or "
             "free memory"
         )
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How to run a model; see pyllm.LLM for the meaning of each."""
-
-    n_ctx: int | None = None
-    n_batch: int = 512
-    n_seqs: int = 16
-    n_threads: int | None = None
-    kv_tokens: int | None = None
-    type_k: str = "f16"
-    type_v: str = "f16"
-    compute: str = "default"
-    repack: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("n_ctx", "n_batch", "n_seqs", "n_threads", "kv_tokens"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} is {value!r}, expected a positive whole number")
-        for name in ("type_k", "type_v"):
-            if getattr(self, name) not in KV_TYPES:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(KV_TYPES)}")
-        if self.compute not in ("default", "f32"):
-            raise ValueError(f"compute is {self.compute!r}, expected 'default' or 'f32'")
 
 
 class Model:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..options import COMPUTE_MODES, KV_TYPES
+
 if TYPE_CHECKING:
     from ..sampler import SamplingParams
-
-KV_TYPES = ("f16", "f32", "bf16", "q8_0")
 
 
 class UsageError(Exception):
@@ -53,7 +53,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-repack", action="store_true", help="read the weights from the file's mapping: loads at once, runs slower"
     )
-    group.add_argument("--compute", choices=("default", "f32"), help="f32: the exact reference, slow and large")
+    group.add_argument("--compute", choices=COMPUTE_MODES, help="f32: the exact reference, slow and large")
     group.add_argument(
         "--no-check-memory", action="store_true", help="load even if the memory plan is over what is available"
     )

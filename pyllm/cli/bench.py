@@ -8,7 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .args import KV_TYPES, UsageError, subparser
+from ..options import KV_TYPES
+from .args import UsageError, subparser
 
 if TYPE_CHECKING:
     from .. import bench

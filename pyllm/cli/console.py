@@ -117,7 +117,7 @@ def load(model: str, options: dict[str, Any], check_memory: bool = True) -> LLM:
         with GGUFFile.open(path) as file:
             options = {**options, "n_ctx": Hparams.from_gguf(file).n_ctx_train}
     try:
-        from ..model import ModelOptions
+        from ..options import ModelOptions
 
         ModelOptions(**options)
     except ValueError as e:

@@ -92,7 +92,8 @@ def print_machine(facts: dict[str, Any]) -> None:
 def _model(name: str, args: argparse.Namespace) -> int:
     from ..errors import PyllmError
     from ..gguf import GGUFFile
-    from ..model import Model, ModelOptions
+    from ..model import Model
+    from ..options import ModelOptions
     from .console import fetch, say
 
     path = fetch(name)
