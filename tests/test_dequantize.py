@@ -13,6 +13,7 @@ from pyllm._lib import ffi, lib
 
 gguf = pytest.importorskip("gguf", reason="the gguf package is the oracle here: pip install '.[test]'")
 
+pytestmark = pytest.mark.native
 TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 
 

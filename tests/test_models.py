@@ -14,6 +14,7 @@ import pytest
 import pyllm
 from pyllm._lib import ffi, lib
 
+pytestmark = pytest.mark.native
 MODELS = ["llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "qwen2", "qwen2_yarn", "qwen3"]
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M"]
 #: (mean, max) absolute logit difference of llama.cpp, which quantizes activations to 8 bits as the default mode does

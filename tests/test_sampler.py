@@ -15,6 +15,7 @@ from pyllm._lib import ffi, lib
 from pyllm.errors import SamplingError
 from pyllm.sampler import Sampler, SamplingParams, dry_breakers
 
+pytestmark = pytest.mark.native
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 INF = float("inf")
 

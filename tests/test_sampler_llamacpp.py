@@ -11,6 +11,7 @@ import pytest
 
 from pyllm.sampler import Sampler, SamplingParams, dry_breakers
 
+pytestmark = pytest.mark.native
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "sampler_llamacpp.json").read_text())
 LOGITS = {name: np.array(x, np.float32) for name, x in REFERENCE["logits"].items()}
 
