@@ -96,9 +96,9 @@ def write_stream(stream: Stream, show: bool = True) -> Completion:
     try:
         for piece in stream:
             if show:
+                last = piece  # first: Ctrl-C may come at any moment
                 sys.stdout.write(piece)
                 sys.stdout.flush()
-                last = piece
     finally:
         if last and not last.endswith("\n"):
             sys.stdout.write("\n")
