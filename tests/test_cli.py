@@ -309,6 +309,13 @@ def test_output_that_the_encoding_lacks(smollm2: Path) -> None:
     assert done.returncode == 0 and "?" in done.stdout and "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+def test_closed_outputs() -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        done = subprocess.run(["sh", "-c", f'"$0" -m pyllm list {closed}', sys.executable], capture_output=True)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr
+
+
 # ---- tokenize, info, bench, models --------------------------------------------------------------
 
 

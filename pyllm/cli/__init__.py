@@ -88,7 +88,12 @@ def _say(line: str) -> None:
 
 
 def _lenient_output() -> None:
-    """A model may write any character: one that the terminal's encoding lacks must not end the program."""
+    """A model may write any character: one that the terminal's encoding lacks must not end the program.
+    Nor must an output that the caller has closed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:

