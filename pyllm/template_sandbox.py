@@ -205,6 +205,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         budget.before_call(name, owner, [*args, *kwargs.values()])
         if isinstance(__obj, LoopContext):  # a recursive loop
             args = tuple(iterate(__context, a) for a in args)
+        if name in ("format", "format_map"):
+            budget.before_format(_WIDE_FORMAT, owner)
         return budget.value(super().call(__context, __obj, *args, **kwargs))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -217,7 +219,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def _check_format(obj: Any, attribute: Any) -> None:
-        """The sandbox wraps str.format so that a call no longer shows the text: look when it is taken."""
+        """Newer sandboxes wrap str.format, and a call no longer shows the text: look when it is taken."""
         if isinstance(obj, str) and attribute in ("format", "format_map"):
             budget_of.get().before_format(_WIDE_FORMAT, obj)
 

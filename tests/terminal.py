@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pty
 import re
 import select
-import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -18,20 +17,28 @@ from collections.abc import Sequence
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][0-9A-B]|[=>78M])|\r")
 
 
+# A session of its own, whose terminal is standard input: Ctrl-C then reaches the program and nobody else.
+_ON_ITS_OWN = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
+
 class Terminal:
     """Runs argv on a terminal of its own (100 columns). Use in a with block: it is killed at the end."""
 
     def __init__(self, argv: Sequence[str], **env: str) -> None:
         self.raw = b""
-        self.status: int | None = None
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            try:
-                os.environ.update({"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **env})
-                os.execvp(argv[0], list(argv))
-            finally:
-                os._exit(127)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.fd, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _ON_ITS_OWN, *argv],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
+        )
+        os.close(theirs)
 
     @property
     def text(self) -> str:
@@ -59,20 +66,13 @@ class Terminal:
     def wait(self, timeout: float = 60.0) -> int:
         """The exit status, once the program has ended; -N when signal N ended it."""
         end = time.monotonic() + timeout
-        while self.status is None:
+        while self.process.poll() is None:
             self._read(0.05)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
+            if time.monotonic() > end:
                 raise AssertionError(f"still running after {timeout} s: {self.text!r}")
         while self._read(0.0):
             pass
-        return self.status
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
+        return self.process.returncode
 
     def _read(self, timeout: float) -> bool:
         """Take in what there is; False once the program's side is closed or when nothing came with timeout 0."""
@@ -90,10 +90,9 @@ class Terminal:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.status is None:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                self.kill()
-                os.waitpid(self.pid, 0)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
         os.close(self.fd)
 
 

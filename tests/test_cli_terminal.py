@@ -203,5 +203,5 @@ def test_terminal_that_is_closed(home: Path, smollm2: Path) -> None:
     """Hanging up ends the program."""
     with Terminal(pyllm("chat", str(smollm2))) as t:
         t.expect("Ctrl-D leaves" + PROMPT)
-        t.kill(signal.SIGHUP)
+        t.process.send_signal(signal.SIGHUP)
         assert t.wait(20) in (-signal.SIGHUP, 0, 1)
