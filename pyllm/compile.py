@@ -114,7 +114,13 @@ def fuse_residuals(nodes: list[Node]) -> list[Node]:
         assert isinstance(a, Value) and isinstance(b, Value)
         for value, other in ((b, a), (a, b)):
             mm = producer.get(value)
-            if mm is not None and mm.kind == "mm" and mm.src[3] is None and uses[value] == 1:
+            if (
+                mm is not None
+                and mm.kind == "mm"
+                and mm.src[3] is None
+                and uses[value] == 1
+                and _can_move(mm, result[result.index(mm) : result.index(node)])
+            ):
                 fused = Node("mm", node.out, [*mm.src[:3], other])
                 assert node.out is not None
                 node.out.name = value.name
@@ -123,6 +129,13 @@ def fuse_residuals(nodes: list[Node]) -> list[Node]:
                 producer[node.out] = fused
                 break
     return result
+
+
+def _can_move(mm: Node, past: list[Node]) -> bool:
+    """Whether no op of `past` changes the matmul's input in place."""
+    x = mm.src[1]
+    assert isinstance(x, Value)
+    return all(node.out is None or node.out.alias is None or node.out.root is not x.root for node in past)
 
 
 def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
@@ -242,9 +255,10 @@ class _Planner:
         self.sizes["arena"] = arena.size
 
     def _share(self, k: int, out: Value, residual: Value) -> None:
-        """A matmul writes over its residual if nothing reads that afterwards (element by element: no hazard)."""
-        later = (v for node in self.nodes[k + 1 :] for v in node.src if isinstance(v, Value))
-        if out.alias is None and out is not self.graph.logits and all(v.root is not residual.root for v in later):
+        """A matmul writes over its residual, element by element, if nothing else reads that then or afterwards."""
+        others = [self.nodes[k].src[1], *(v for node in self.nodes[k + 1 :] for v in node.src)]
+        free = all(v.root is not residual.root for v in others if isinstance(v, Value))
+        if out.alias is None and out is not self.graph.logits and free:
             out.alias = residual
             self.last_use[residual.root] = k
 

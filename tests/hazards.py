@@ -1,0 +1,236 @@
+"""Plays the memory accesses of a compiled program, byte by byte and thread by thread, and finds races.
+
+What each op reads and writes, and how its work is shared, is written here anew from csrc/prog/op.inc and the op
+functions; nothing of pyllm/compile.py is used. Two accesses race if they touch one byte between two barriers, one of
+them writes, and they may belong to different threads: rows of row-wise ops belong to fixed threads, work items of
+matmul and attention to any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pyllm._lib import lib
+from pyllm.compile import Op, Program, View
+
+PAGE, PANEL, ACT = lib.PL_PAGE, lib.PL_PANEL, lib.PL_TYPE_ACT_Q8
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30
+NOBODY, ANYBODY = -2, -1
+ROWS_T, ROWS_O = -1, -3
+TILE_ROWS = 32  # query rows of one work item of attention, csrc/prog/attn.c
+
+Ranges = npt.NDArray[np.int64]  # byte addresses in a buffer
+
+
+@dataclass
+class Shape:
+    """A step: tokens per sequence, which tokens want logits, pages of each sequence."""
+
+    lengths: list[int]
+    kv_len: list[int]
+    pages: list[list[int]]
+    out: list[int]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(self.lengths)
+
+    def tokens(self) -> Iterator[tuple[int, int, int]]:
+        """(token, sequence, position)"""
+        t = 0
+        for s, n in enumerate(self.lengths):
+            for k in range(n):
+                yield t, s, self.kv_len[s] - n + k
+                t += 1
+
+
+@dataclass
+class Work:
+    """What one thread (or one work item, for which any thread may come) touches: (buffer, addresses)."""
+
+    thread: int
+    reads: list[tuple[str, Ranges]] = field(default_factory=list)
+    writes: list[tuple[str, Ranges]] = field(default_factory=list)
+
+
+def span(start: int, n: int) -> Ranges:
+    return np.arange(start, start + n, dtype=np.int64)
+
+
+def row_bytes(v: View) -> int:
+    return v.cols // 32 * int(lib.pl_act_bytes()) if v.type == ACT else v.cols * 4
+
+
+def row(v: View, t: int) -> tuple[str, Ranges]:
+    return v.buf, span(v.off + t * v.stride, row_bytes(v))
+
+
+def floats(v: View, t: int, first: int, n: int) -> tuple[str, Ranges]:
+    return v.buf, span(v.off + t * v.stride + 4 * first, 4 * n)
+
+
+def my_rows(n: int, tid: int, n_threads: int) -> range:
+    return range(n * tid // n_threads, n * (tid + 1) // n_threads)
+
+
+def head_bytes(kind: int, head_dim: int) -> int:
+    """Bytes of one KV head of a page."""
+    n = -(-head_dim // 16) * 16 * PAGE
+    return {F32: 4 * n, F16: 2 * n, BF16: 2 * n, Q8_0: n + n // 32 * 2}[kind]
+
+
+def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
+    """Addresses within a head's part of a page that key or value j of it takes."""
+    hdp = -(-head_dim // 16) * 16
+    d = np.arange(head_dim, dtype=np.int64)
+    at = d * PAGE + j if key else j * hdp + d
+    if kind == Q8_0:
+        b = np.arange(head_dim // 32, dtype=np.int64)
+        scales = hdp * PAGE + 2 * (b * PAGE + j if key else j * (hdp // 32) + b)
+        return np.concatenate([at, scales, scales + 1])
+    size = 4 if kind == F32 else 2
+    return np.concatenate([at * size + k for k in range(size)])
+
+
+def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], list[tuple[str, Ranges]]]:
+    """Reads and writes of row t of a row-wise op."""
+    src, dst = op.src, op.dst
+    reads = [src[0]] if op.kind in ("quant", "rmsnorm", "silu_mul", "add", "kv_store") else []
+    reads += [src[1]] if op.kind in ("silu_mul", "add", "rope", "kv_store") else []
+    at = shape.out[t] if op.kind == "rmsnorm" and op.i[1] else t
+    r = [row(v, at) for v in reads if v]
+    if op.kind in ("head_norm", "rope"):  # in place
+        assert dst[0]
+        r.append(floats(dst[0], t, 0, op.i[0] * op.i[1]))
+        return r, [floats(dst[0], t, 0, op.i[0] * op.i[1])]
+    if op.kind == "kv_store":
+        _, s, pos = list(shape.tokens())[t]
+        page, w = shape.pages[s][pos // PAGE], []
+        for v, head_dim, key in ((dst[0], op.i[1], True), (dst[1], op.i[2], False)):
+            assert v
+            part = cell(v.type, head_dim, pos % PAGE, key)
+            n = head_bytes(v.type, head_dim)
+            w += [(v.buf, v.off + page * v.stride + h * n + part) for h in range(op.i[0])]
+        return r, w
+    return r, [row(v, t) for v in dst if v]
+
+
+def matmul(op: Op, n_rows: int) -> Iterator[Work]:
+    weight, act, _, residual = op.src
+    out = op.dst[0]
+    assert weight and act and out
+    for p in range(0, weight.rows, PANEL):
+        work = Work(ANYBODY)
+        n = min(PANEL, weight.rows - p)
+        for t in range(n_rows):
+            work.reads.append(row(act, t))
+            if residual:
+                work.reads.append(floats(residual, t, p, n))
+            work.writes.append(floats(out, t, p, n))
+        yield work
+
+
+def attention(op: Op, shape: Shape) -> Iterator[Work]:
+    n_heads, n_kv, dk, dv = op.i[:4]
+    group = n_heads // n_kv
+    q, keys, values = op.src[:3]
+    out, act = op.dst
+    assert q and keys and values
+    tile = max(1, TILE_ROWS // group)
+    t = 0
+    for s, n in enumerate(shape.lengths):
+        for t0 in range(t, t + n, tile):
+            for h in range(n_kv):
+                work = Work(ANYBODY)
+                for page in shape.pages[s][: -(-shape.kv_len[s] // PAGE)]:
+                    for v, d in ((keys, dk), (values, dv)):
+                        size = head_bytes(v.type, d)
+                        work.reads.append((v.buf, span(v.off + page * v.stride + h * size, size)))
+                for k in range(t0, min(t0 + tile, t + n)):
+                    work.reads.append(floats(q, k, h * group * dk, group * dk))
+                    if out:
+                        work.writes.append(floats(out, k, h * group * dv, group * dv))
+                    if act:
+                        block, share = int(lib.pl_act_bytes()), group * dv // 32
+                        for term in range(op.i[5]):
+                            first = term * n_heads * dv // 32 + h * share
+                            work.writes.append((act.buf, span(act.off + k * act.stride + first * block, share * block)))
+                yield work
+        t += n
+
+
+def works(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
+    """All work of an op."""
+    if op.kind == "attn":
+        yield from attention(op, shape)
+    elif op.kind == "mm":
+        assert op.dst[0]
+        yield from matmul(op, shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out))
+    else:
+        view = op.dst[0] or op.dst[1]
+        assert view
+        n_rows = len(shape.out) if view.rows == ROWS_O else shape.n_tokens
+        for tid in range(n_threads):
+            work = Work(tid)
+            for t in my_rows(n_rows, tid, n_threads):
+                reads, writes = row_wise(op, shape, t)
+                work.reads += reads
+                work.writes += writes
+            yield work
+
+
+def differ(state: npt.NDArray[np.int16], thread: int) -> npt.NDArray[np.bool_]:
+    """Where somebody has been who may be another thread."""
+    return (state != NOBODY) & ((state == ANYBODY) | (thread == ANYBODY) | (state != thread))
+
+
+class Bytes:
+    """Who wrote and who read each byte since the last barrier."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.wrote = {b: np.full(n, NOBODY, np.int16) for b, n in sizes.items()}
+        self.read = {b: np.full(n, NOBODY, np.int16) for b, n in sizes.items()}
+
+    def reset(self) -> None:
+        for states in (self.wrote, self.read):
+            for state in states.values():
+                state.fill(NOBODY)
+
+    def race(self, work: Work) -> bool:
+        return any(differ(self.wrote[b], work.thread)[at].any() for b, at in work.reads if b in self.wrote) or any(
+            differ(state[b], work.thread)[at].any() for b, at in work.writes for state in (self.wrote, self.read)
+        )
+
+    def add(self, work: Work) -> None:
+        for b, at in work.writes:
+            self.wrote[b][at] = work.thread
+        for b, at in work.reads:
+            if b in self.read:
+                seen = self.read[b][at]
+                self.read[b][at] = np.where((seen == NOBODY) | (seen == work.thread), work.thread, ANYBODY)
+
+
+def races(program: Program, shape: Shape, n_threads: int, first: int = 0, last: int | None = None) -> list[str]:
+    """Every race among ops [first, last), as words. A write outside arena and cache is a KeyError."""
+    found = []
+    sizes = {b: program.sizes[b] for b in ("arena", "kv")}
+    since, inside = Bytes(sizes), Bytes(sizes)
+    for index, op in list(enumerate(program.ops))[first:last]:
+        if op.barrier:
+            since.reset()
+        inside.reset()
+        all_work = list(works(op, shape, n_threads))
+        for item, work in enumerate(all_work):
+            if since.race(work):
+                found.append(f"op {index} ({op.kind} {op.name}) with an op before it")
+            alone = Work(item, work.reads, work.writes)  # the items of one op against each other
+            if inside.race(alone):
+                found.append(f"op {index} ({op.kind} {op.name}) with itself")
+            inside.add(alone)
+        for work in all_work:
+            since.add(work)
+    return sorted(set(found))

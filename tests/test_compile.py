@@ -1,0 +1,438 @@
+"""The compiler: no races, no lost barrier, no value overwritten, and what it makes of a graph computes the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf.quants
+import gguf_bytes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from gguf import GGMLQuantizationType
+from hazards import ACT, ROWS_O, ROWS_T, Shape, races, works
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyllm._lib import lib
+from pyllm.backend import Step
+from pyllm.backend.cpu import CpuBackend
+from pyllm.compile import Op, Program, Target, View, compile_graph, fuse_residuals, place_barriers
+from pyllm.errors import ModelError
+from pyllm.gguf import GGUFFile
+from pyllm.graph import Graph, Value
+from pyllm.kvcache import PAGE
+from pyllm.model import Model, ModelOptions
+
+DATA = Path(__file__).parent / "data"
+MODELS = ["models/llama_hd", "models/llama_untied", "models/qwen2", "models/qwen3", "quant/quant-Q4_1", "quant/quant-Q6_K"]
+#: three sequences, one of them decoding, in pages out of order; six tokens, three rows of logits
+STEP = Shape([3, 1, 2], [3, 18, 10], [[2], [0, 3], [1]], [2, 3, 5])
+
+
+@pytest.fixture(scope="module", params=[(m, c) for m in MODELS for c in ("default", "f32")], ids=lambda p: "-".join(p))
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    name, compute = request.param
+    keys = "q8_0" if name in ("models/qwen3", "quant/quant-Q4_1") else "bf16"
+    options = ModelOptions(n_ctx=48, n_batch=STEP.n_tokens, n_seqs=3, compute=compute, type_k=keys)
+    made = Model(DATA / f"{name}.gguf", options)
+    yield made
+    made.close()
+
+
+# ---- barriers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_no_races(model: Model, n_threads: int) -> None:
+    assert races(model.program, STEP, n_threads) == []
+
+
+def test_every_barrier_is_needed(model: Model) -> None:
+    """Without any one of them two threads meet: none too many, and the checker sees what it should."""
+    ops = model.program.ops
+    at = [0, *(k for k, op in enumerate(ops) if op.barrier), len(ops)]
+    assert len(at) > 3 and not ops[0].barrier
+    for before, k, after in zip(at, at[1:], at[2:], strict=False):
+        ops[k].barrier = False
+        found = races(model.program, STEP, 2, before, after)
+        ops[k].barrier = True
+        assert found, f"the barrier before {ops[k].kind} {ops[k].name} keeps nothing apart"
+
+
+def test_nine_barriers_in_a_layer(model: Model) -> None:
+    """As ARCHITECTURE.md says; two more for norm and head."""
+    ops = model.program.ops
+    first = [k for k, op in enumerate(ops) if op.name.split(".q8")[0].endswith("attn_norm")]
+    last = next(k for k, op in enumerate(ops) if op.name.startswith("output_norm"))
+    for start, end in zip(first, [*first[1:], last], strict=True):
+        assert sum(op.barrier for op in ops[start:end]) == (9 if start != first[0] else 8)
+    assert all(op.barrier for op in ops[last:])
+
+
+def test_no_work_is_left_out_or_done_twice(model: Model) -> None:
+    """Over all threads, each op writes each byte of its result rows once."""
+    for op in model.program.ops:
+        if op.kind in ("head_norm", "rope", "kv_store"):
+            continue
+        for k, view in enumerate(op.dst):
+            if view is None:
+                continue
+            rows = STEP.n_tokens if view.rows == ROWS_T else len(STEP.out)
+            size = view.cols // 32 * lib.pl_act_bytes() if view.type == ACT else view.cols * 4
+            want = np.concatenate([view.off + t * view.stride + np.arange(size) for t in range(rows)])
+            both = [a for w in works(op, STEP, 3) for _, a in w.writes]
+            got = np.concatenate(both)
+            got = np.sort(got[np.isin(got, want)])
+            assert np.array_equal(got, np.sort(want)), f"{op.kind} {op.name} result {k}"
+
+
+def place(a: View, b: View, kinds: tuple[str, str] = ("mm", "mm")) -> bool:
+    """Whether an op that reads b gets a barrier after one that writes a."""
+    ops = [
+        Op(kinds[0], "a", [0] * 8, [0.0] * 8, [a, None], [None] * 4),
+        Op(kinds[1], "b", [0] * 8, [0.0] * 8, [None, None], [b, None, None, None]),
+    ]
+    place_barriers(ops)
+    return ops[1].barrier
+
+
+def arena(off: int, nbytes: int, stride: int = 16) -> View:
+    return View("arena", 0, ROWS_T, 4, off, stride, nbytes=nbytes)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "barrier"),
+    [
+        (arena(0, 128), arena(64, 128), True),
+        (arena(64, 128), arena(0, 128), True),
+        (arena(0, 512), arena(64, 64), True),
+        (arena(64, 64), arena(0, 512), True),
+        (arena(0, 64), arena(64, 64), False),
+        (arena(64, 64), arena(0, 64), False),
+    ],
+)
+def test_overlap_is_seen_from_both_sides(a: View, b: View, barrier: bool) -> None:
+    assert place(a, b) == barrier
+
+
+def test_only_the_same_rows_stay_with_their_thread() -> None:
+    assert not place(arena(0, 128), arena(0, 128), ("add", "quant"))
+    assert place(arena(0, 128), arena(0, 128), ("add", "mm"))
+    assert place(arena(0, 128), arena(0, 256, stride=32), ("add", "quant"))
+    assert place(arena(0, 128), arena(64, 64), ("add", "quant"))
+
+
+# ---- memory plan -------------------------------------------------------------------------------------------------
+
+
+def test_values_live_until_their_last_use(model: Model) -> None:
+    """Every byte that an op reads was last written by the op that the graph says makes that value."""
+    graph, program = model.graph, model.program
+    nodes = {n.out.name: n for n in fuse_residuals(graph.nodes) if n.out is not None}
+    tag = np.full(program.sizes["arena"], -1)
+    made: dict[str, int] = {}  # value by name -> op that wrote its memory last
+    checked = 0
+    for index, op in enumerate(program.ops):
+        reads = [a for w in works(op, STEP, 1) for b, a in w.reads if b == "arena"]
+        sources = {v.off: v for v in op.src if v is not None and v.buf == "arena"}
+        for view in sources.values():
+            inside = [a[(a >= view.off) & (a < view.off + view.nbytes)] for a in reads]
+            writers = set(tag[np.concatenate([*inside, np.empty(0, np.int64)])])
+            assert len(writers) == 1 and -1 not in writers, f"{op.kind} {op.name} reads {view} written by {writers}"
+            checked += 1
+        node = nodes.get(op.name.removesuffix(".q8"))
+        for value in node.src if node is not None else ():
+            if isinstance(value, Value) and value.name in made:
+                writers = {int(tag[v.off]) for v in sources.values()}
+                assert made[value.name] in writers, f"{op.kind} {op.name} does not read {value.name}"
+        for w in works(op, STEP, 1):
+            for b, a in w.writes:
+                if b == "arena":
+                    tag[a] = index
+        made[op.name.removesuffix(".q8")] = index
+    assert checked >= len(program.ops)
+
+
+def test_two_terms_where_the_compiler_says() -> None:
+    """Activations of two terms have rows twice as long, and a matmul uses one term of them or both."""
+    model = Model(DATA / "quant/quant-Q4_1.gguf", ModelOptions(n_ctx=48, n_batch=6))
+    seen = set()
+    for op in model.program.ops:
+        if op.kind != "mm":
+            continue
+        weight, act = op.src[:2]
+        assert weight and act and act.type == ACT
+        use, there = op.i[:2]
+        assert 1 <= use <= there <= 2
+        assert act.cols == weight.cols * there
+        assert act.stride == act.cols // 32 * lib.pl_act_bytes()
+        assert act.nbytes >= act.stride * (6 if act.rows == ROWS_T else model.target.n_out)
+        producer = next(o for o in reversed(model.program.ops[: model.program.ops.index(op)]) if act in o.dst)
+        assert producer.i[{"rmsnorm": 0, "quant": 0, "silu_mul": 0, "attn": 5}[producer.kind]] == there
+        seen.add((use, there))
+    assert (2, 2) in seen
+    model.close()
+
+
+def test_f32_mode_quantizes_nothing() -> None:
+    model = Model(DATA / "quant/quant-Q4_1.gguf", ModelOptions(compute="f32"))
+    assert all(v.type != ACT for op in model.program.ops for v in (*op.src, *op.dst) if v)
+
+
+# ---- meaning -----------------------------------------------------------------------------------------------------
+
+D, WIDE, HEADS, HEAD, VOCAB = 64, 160, 2, 32, 16
+SQUARE = ["blk.0.ffn_up.weight", "blk.0.attn_q.weight", "blk.1.ffn_up.weight", "blk.1.attn_v.weight"]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of random weights, and their values as pyllm reads them."""
+
+    path: Path
+    values: dict[str, F64]
+
+
+def make_weights(path: Path, quantized: bool) -> Weights:
+    rng = np.random.default_rng(7)
+    tensors, values = [], {}
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCAB, D), "output.weight": (VOCAB, D)}
+    shapes |= {**dict.fromkeys(SQUARE, (D, D)), "widen": (WIDE, D), "narrow": (D, WIDE)}
+    shapes |= {"head": (HEAD,), "norm": (D,), "bias": (D,)}
+    for name, shape in shapes.items():
+        x = rng.standard_normal(shape).astype(np.float32)
+        x = x / np.float32(8) if len(shape) == 2 and name != "token_embd.weight" else x
+        if len(shape) == 2 and quantized:
+            raw = gguf.quants.quantize(x, GGMLQuantizationType.Q8_0)
+            x = gguf.quants.dequantize(raw, GGMLQuantizationType.Q8_0)
+            tensors.append(gguf_bytes.Tensor(name, shape[::-1], raw.tobytes(), 8))
+        else:
+            tensors.append(gguf_bytes.Tensor(name, shape[::-1], x.tobytes(), 0))
+        values[name] = x.astype(np.float64)
+    path.write_bytes(gguf_bytes.file([("general.architecture", gguf_bytes.scalar(gguf_bytes.STRING, "none"))], tensors))
+    return Weights(path, values)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Weights]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {q: make_weights(folder / f"{q}.gguf", q) for q in (False, True)}
+
+
+def rms(x: F64, w: F64, eps: float) -> F64:
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
+
+
+class Twin:
+    """Writes a graph and computes it in numpy at the same time, float64, a step of T tokens from position 0."""
+
+    EPS = 1e-5
+
+    def __init__(self, graph: Graph, values: dict[str, F64], tokens: list[int]) -> None:
+        self.g, self.w, self.n = graph, values, len(tokens)
+        self.live: list[tuple[Value, F64]] = []
+        inv_freq = (10.0 ** -np.arange(8)).astype(np.float32)
+        self.table = graph.rope_table(inv_freq)
+        angle = np.arange(self.n, dtype=np.float32)[:, None] * inv_freq
+        self.cos, self.sin = np.cos(angle.astype(np.float64)), np.sin(angle.astype(np.float64))
+        self.put(graph.embed(graph.weight("token_embd.weight", VOCAB, D)), values["token_embd.weight"][tokens])
+
+    def put(self, value: Value, x: F64) -> None:
+        self.live.append((value, x))
+
+    def pick(self, k: int) -> tuple[Value, F64]:
+        return self.live[k % len(self.live)]
+
+    def pop(self, k: int) -> tuple[Value, F64]:
+        return self.live.pop(k % len(self.live))
+
+    def linear(self, a: int, b: int, c: int) -> None:
+        v, x = self.pick(a)
+        name, bias = SQUARE[b % 4], c % 3 == 0
+        out = self.g.linear(v, self.g.weight(name, D, D), self.g.vector("bias", D) if bias else None)
+        self.put(out, x @ self.w[name].T + (self.w["bias"] if bias else 0.0))
+
+    def feed_forward(self, a: int, b: int, c: int) -> None:
+        """Through a wider value."""
+        v, x = self.pick(a)
+        wide = self.g.linear(v, self.g.weight("widen", WIDE, D))
+        self.put(self.g.linear(wide, self.g.weight("narrow", D, WIDE)), x @ self.w["widen"].T @ self.w["narrow"].T)
+
+    def norm(self, a: int, b: int, c: int) -> None:
+        v, x = self.pick(a)
+        self.put(self.g.rms_norm(v, self.g.vector("norm", D), self.EPS), rms(x, self.w["norm"], self.EPS))
+
+    def add(self, a: int, b: int, c: int) -> None:
+        (v, x), (u, y) = self.pick(a), self.pick(b)
+        self.put(self.g.add(v, u), x + y)
+
+    def silu_mul(self, a: int, b: int, c: int) -> None:
+        """Of normed values, so that numbers stay small."""
+        self.norm(a, 0, 0)
+        self.norm(b, 0, 0)
+        (u, y), (v, x) = self.live.pop(), self.live.pop()
+        self.put(self.g.silu_mul(v, u), x / (1 + np.exp(-x)) * y)
+
+    def head_norm(self, a: int, b: int, c: int) -> None:
+        v, x = self.pop(a)
+        y = rms(x.reshape(self.n, HEADS, HEAD), self.w["head"], self.EPS).reshape(self.n, D)
+        self.put(self.g.head_norm(v, self.g.vector("head", HEAD), HEADS, HEAD, self.EPS), y)
+
+    def rope(self, a: int, b: int, c: int) -> None:
+        v, x = self.pop(a)
+        y = x.reshape(self.n, HEADS, HEAD).copy()
+        first = np.arange(8) * 2 if b % 2 else np.arange(8)
+        second = first + (1 if b % 2 else 8)
+        p, q, cos, sin = y[..., first], y[..., second], self.cos[:, None], self.sin[:, None]
+        y[..., first], y[..., second] = p * cos - q * sin, q * cos + p * sin
+        self.put(self.g.rope(v, self.table, HEADS, HEAD, interleaved=bool(b % 2)), y.reshape(self.n, D))
+
+    def attention(self, a: int, b: int, c: int) -> None:
+        (q, x), (k, y), (v, z) = self.pick(a), self.pick(b), self.pick(c)
+        out = self.g.attention(
+            q, k, v, n_heads=HEADS, n_kv=HEADS, head_dim_k=HEAD, head_dim_v=HEAD, scale=0.1, window=(0, 2, 20)[b % 3]
+        )
+        heads = [t.reshape(self.n, HEADS, HEAD).transpose(1, 0, 2) for t in (x, y, z)]
+        score = 0.1 * heads[0] @ heads[1].transpose(0, 2, 1)
+        i, j = np.indices((self.n, self.n))
+        window = (0, 2, 20)[b % 3]
+        score = np.where((j > i) | ((i - j >= window) if window else False), -np.inf, score)
+        p = np.exp(score - score.max(-1, keepdims=True))
+        self.put(out, (p / p.sum(-1, keepdims=True) @ heads[2]).transpose(1, 0, 2).reshape(self.n, D))
+
+    def output(self) -> F64:
+        v, x = self.live[-1]
+        self.g.output(v, self.g.vector("norm", D), self.EPS, self.g.weight("output.weight", VOCAB, D))
+        return rms(x, self.w["norm"], self.EPS) @ self.w["output.weight"].T
+
+
+PAGES = [2, 0, 3, 1]
+OPS = ["linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward"]
+STEPS = st.lists(st.tuples(st.sampled_from(OPS), *[st.integers(0, 5)] * 3), min_size=1, max_size=14)
+
+
+def target(n: int, compute: str) -> Target:
+    return Target(
+        n_batch=n, n_seqs=1, n_out=n, n_pages=4, type_k=0, type_v=0, compute=compute, repack=True,
+        act_bytes=lib.pl_act_bytes(),
+        pack_bytes=lambda kind, rows, cols: int(lib.pl_pack_bytes(kind, rows, cols)),
+        kv_page_bytes=lambda kind, n_kv, head_dim: int(lib.pl_kv_page_bytes(kind, n_kv, head_dim)),
+    )  # fmt: skip
+
+
+def shape_of(start: int, n: int) -> Shape:
+    """A step of n tokens from position `start`, their logits in reverse."""
+    end = start + n
+    return Shape([n], [end], [PAGES[: -(-end // PAGE)]], list(reversed(range(n))))
+
+
+def execute(program: Program, file: GGUFFile, tokens: list[int]) -> npt.NDArray[np.float32]:
+    """Logits of all tokens, computed in two steps."""
+    n = len(tokens)
+    step = Step(n, 1, n, 4)
+    step.page[0] = PAGES
+    backend = CpuBackend(2)
+    rows = []
+    try:
+        backend.load(program, file, step)
+        for start, end in ((0, (n + 1) // 2), ((n + 1) // 2, n)):
+            m = end - start
+            if m == 0:
+                continue
+            step.n_tokens, step.n_seqs, step.n_out = m, 1, m
+            step.token[:m], step.pos[:m], step.out[:m] = tokens[start:end], range(start, end), range(m - 1, -1, -1)
+            step.slot[:m] = [PAGES[p // PAGE] * PAGE + p % PAGE for p in range(start, end)]
+            step.q_start[:], step.kv_len[0] = [0, m], end
+            backend.run()
+            rows.append(backend.read(program.logits, m)[::-1])
+        return np.concatenate(rows)
+    finally:
+        backend.close()
+
+
+def check(weights: Weights, ops: list[tuple[str, int, int, int]], tokens: list[int], compute: str) -> float:
+    """Largest difference between program and graph, relative to the logits; and the program has no races."""
+    with GGUFFile.open(weights.path) as file:
+        graph = Graph(file.tensors)
+        twin = Twin(graph, weights.values, tokens)
+        for name, a, b, c in ops:
+            getattr(twin, name)(a, b, c)
+        want = twin.output()
+        program = compile_graph(graph, target(len(tokens), compute))
+        assert races(program, shape_of(0, len(tokens)), 2) == []
+        got = execute(program, file, tokens)
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+@settings(max_examples=150, deadline=None)
+@given(ops=STEPS, n=st.sampled_from([1, 2, 5, 20]))
+def test_random_graphs_in_float32(weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]], n: int) -> None:
+    assert check(weights[False], ops, [k * 5 % VOCAB for k in range(n)], "default") < 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=STEPS, n=st.sampled_from([1, 5]))
+def test_random_graphs_of_quantized_weights(
+    weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]], n: int
+) -> None:
+    tokens = [k * 5 % VOCAB for k in range(n)]
+    assert check(weights[True], ops, tokens, "f32") < 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=STEPS)
+def test_random_graphs_of_quantized_activations(
+    weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]]
+) -> None:
+    """Activations of 8 bits: each matmul adds about half a percent, while a wrong value is off by its size."""
+    assert check(weights[True], ops, [3, 1, 4, 1, 5], "default") < 0.2
+
+
+def test_one_input_serves_matmuls_of_one_term_and_of_two(weights: dict[bool, Weights]) -> None:
+    """In either order; the second term is there if anyone wants it, and only who wants it reads it."""
+    for first, second in ((0, 1), (1, 0)):
+        ops = [("norm", 0, 0, 0), ("linear", 1, first, 1), ("linear", 1, second, 1), ("add", 2, 3, 0)]
+        assert check(weights[True], ops, [1, 2, 3, 4, 5], "default") < 0.05
+
+
+def test_a_matmul_does_not_write_over_its_input(weights: dict[bool, Weights]) -> None:
+    """x + x W: the residual is the input too."""
+    assert check(weights[False], [("linear", 0, 0, 0), ("add", 0, 1, 0)], [1, 2, 3], "default") < 1e-3
+
+
+def test_a_matmul_does_not_move_past_a_change_of_its_input(weights: dict[bool, Weights]) -> None:
+    """x is multiplied, then rotated in place, and only then added to: the product is that of the old x."""
+    ops = [("norm", 0, 0, 0), ("linear", 1, 0, 1), ("rope", 1, 0, 0), ("add", 0, 1, 0)]
+    assert check(weights[False], ops, [1, 2, 3], "default") < 1e-3
+
+
+def test_memory_does_not_grow_with_depth(weights: dict[bool, Weights]) -> None:
+    """What is dead gives its place: thirty layers need the arena of three."""
+    sizes = []
+    with GGUFFile.open(weights[True].path) as file:
+        for depth in (3, 30):
+            twin = Twin(Graph(file.tensors), weights[True].values, [0])
+            for _ in range(depth):
+                for name, a in (("norm", -1), ("linear", -1), ("attention", -1), ("add", 0), ("feed_forward", -1)):
+                    getattr(twin, name)(a, -1, -1)
+                twin.live = twin.live[-1:]
+            twin.output()
+            sizes.append(compile_graph(twin.g, target(8, "default")).sizes["arena"])
+    assert sizes[0] == sizes[1]
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_without_output_is_refused() -> None:
+    with pytest.raises(ModelError, match="no output"):
+        compile_graph(Graph({}), target(4, "default"))
+
+
+def test_a_cache_type_that_cannot_hold_the_heads_is_refused() -> None:
+    with pytest.raises(ModelError, match="heads of 24 values.*try f16 or f32"):
+        Model(DATA / "models/llama_hd.gguf", ModelOptions(type_k="q8_0"))
