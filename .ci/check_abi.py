@@ -7,6 +7,7 @@ every constant's value, every struct's size and offsets. The module is then load
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         c = Path(folder) / "_pyllm_api.c"
         module = Path(folder) / "_pyllm_api.so"
-        api.emit_c_code(str(c))
+        with contextlib.redirect_stdout(None):
+            api.emit_c_code(str(c))
         command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", f"-I{ROOT / 'csrc'}"]
         command += [f"-I{sysconfig.get_paths()['include']}", str(c), str(library), f"-Wl,-rpath,{library.parent}"]
         subprocess.run([*command, "-o", str(module)], check=True)

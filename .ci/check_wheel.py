@@ -30,7 +30,8 @@ def main() -> None:
         check(wanted in files, f"{wanted} is missing")
     foreign = [n for n in files if not n.startswith(("pyllm/", f"{info}/")) or "__pycache__" in n]
     check(not foreign, f"these do not belong: {foreign}")
-    sources = {str(p.relative_to(Path(__file__).parent.parent)) for p in Path("pyllm").rglob("*.py")}
+    root = Path(__file__).resolve().parent.parent
+    sources = {p.relative_to(root).as_posix() for p in (root / "pyllm").rglob("*.py")}
     check(sources <= set(files), f"these modules are missing: {sorted(sources - set(files))}")
     check("\nName: pyllm-engine\n" in metadata, "the distribution's name is not pyllm-engine")
     check("pyllm = pyllm.cli:main" in scripts, "the command `pyllm` is missing")
