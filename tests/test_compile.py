@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from gguf import GGMLQuantizationType
-from hazards import ACT, ROWS_O, ROWS_T, Shape, races, works
+from hazards import ACT, ROWS_T, Shape, races, works
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -458,5 +458,5 @@ def test_a_graph_without_output_is_refused() -> None:
 
 
 def test_a_cache_type_that_cannot_hold_the_heads_is_refused() -> None:
-    with pytest.raises(ModelError, match="heads of 24 values.*try f16 or f32"):
+    with pytest.raises(ModelError, match=r"heads of 24 values.*try f16 or f32"):
         Model(DATA / "models/llama_hd.gguf", ModelOptions(type_k="q8_0"))
