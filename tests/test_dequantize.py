@@ -14,7 +14,8 @@ from pyllm._lib import ffi, lib
 gguf = pytest.importorskip("gguf", reason="the gguf package is the oracle here: pip install '.[test]'")
 
 pytestmark = pytest.mark.native
-TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K",
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4")  # fmt: skip
 
 
 def _dequantize(type_id: int, data: np.ndarray, n: int) -> np.ndarray:

@@ -16,12 +16,15 @@ from pyllm._lib import ffi, lib
 
 pytestmark = pytest.mark.native
 MODELS = ["llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "qwen2", "qwen2_yarn", "qwen3"]
-TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M"]
+TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
+         "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4"]  # fmt: skip
 #: (mean, max) absolute logit difference of llama.cpp, which quantizes activations to 8 bits as the default mode does
 LLAMA_CPP = {
     "F32": (3.8e-6, 2.7e-5), "F16": (2.7e-3, 1.5e-2), "BF16": (2.3e-2, 1.6e-1), "Q4_0": (7.6e-2, 5.1e-1),
     "Q4_1": (8.2e-2, 5.6e-1), "Q5_0": (8.1e-2, 5.1e-1), "Q5_1": (8.1e-2, 6.4e-1), "Q8_0": (8.0e-2, 5.8e-1),
     "Q4_K": (1.1e-1, 8.3e-1), "Q5_K": (1.1e-1, 7.7e-1), "Q6_K": (1.1e-1, 7.9e-1), "Q4_K_M": (1.1e-1, 6.7e-1),
+    "Q2_K": (1.1e-1, 6.5e-1), "Q3_K": (1.0e-1, 6.0e-1), "IQ4_NL": (7.7e-2, 5.3e-1), "IQ4_XS": (1.1e-1, 6.7e-1),
+    "MXFP4": (7.9e-2, 4.7e-1),
 }  # fmt: skip
 TOLERANCE = 3e-4
 LEVELS = [ffi.string(lib.pl_cpu_level_name(i)).decode() for i in range(lib.pl_cpu_best() + 1)]

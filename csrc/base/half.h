@@ -38,4 +38,9 @@ static inline uint16_t pl_f32_f16(float f) {
 
 static inline float pl_bf16_f32(uint16_t h) { return pl_bits_f32((uint32_t)h << 16); }
 
+/* Half of an E8M0 scale: 2^(e - 128), subnormal for the two smallest. */
+static inline float pl_e8m0_half(uint8_t e) {
+  return pl_bits_f32(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
 #endif

@@ -26,12 +26,16 @@ typedef void pl_deq_fn(const void *src, float *y, int64_t n);
  *   a: nt activation rows, a_stride bytes apart: pl_q8 [k/32] or float [k], by the type's column in types.inc.
  * Order, per output, starting from acc = 0 and ascending in k; products in parentheses are rounded on their own:
  *   F32 F16 BF16    each k: acc = fmaf(w[k], x[k], acc), w converted exactly to float32
- *   Q4_0 Q5_0 Q8_0  each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), idot = sum (q - zero) * q_a
+ *   Q4_0 Q5_0 Q8_0 IQ4_NL MXFP4
+ *                   each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), idot = sum of (q - zero) * q_a or
+ *                   value[q] * q_a; d_w of MXFP4 is half its scale (pl_e8m0_half), the values being doubled
  *   Q4_1 Q5_1       each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), then acc = fmaf(m_w, s_a, acc)
  *   Q4_K Q5_K       each sub-block of 32: acc = fmaf((float)idot, ((d * sc) * d_a), acc),
  *                   then acc = fmaf(-(dmin * m), s_a, acc)
- *   Q6_K            each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q - 32 signed;
+ *   IQ4_XS          each sub-block of 32: acc = fmaf((float)idot, ((d * sc) * d_a), acc)
+ *   Q3_K Q6_K       each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q less 4 or 32;
  *                   acc = fmaf((float)idot, (d * d_a), acc)
+ *   Q2_K            likewise, then acc = fmaf(-(float)(m0 * h[0] + m1 * h[1]), (dmin * d_a), acc)
  * d_a, s_a, q_a and the sums h are the activation's (struct pl_q8). */
 typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
                       int32_t nt, float *y);

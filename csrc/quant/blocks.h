@@ -61,9 +61,36 @@ typedef struct {
   int8_t scales[16];
   uint16_t d;
 } pl_block_q6_K; /* d*sc*(q-32) */
+typedef struct {
+  uint8_t scales[16]; /* sc in the low nibbles, m in the high ones, per 16 values */
+  uint8_t qs[64];
+  uint16_t d, dmin;
+} pl_block_q2_K; /* w = d*sc*q - dmin*m */
+typedef struct {
+  uint8_t hmask[32];
+  uint8_t qs[64];
+  uint8_t scales[12];
+  uint16_t d;
+} pl_block_q3_K; /* w = d*(sc-32)*(q-4) */
+typedef struct {
+  uint16_t d;
+  uint8_t qs[16];
+} pl_block_iq4_nl; /* w = d * value[q] */
+typedef struct {
+  uint16_t d, scales_h;
+  uint8_t scales_l[4];
+  uint8_t qs[128];
+} pl_block_iq4_xs; /* w = d*(sc-32)*value[q] */
+typedef struct {
+  uint8_t e;
+  uint8_t qs[16];
+} pl_block_mxfp4; /* w = 2^(e-128) * twice an E2M1 value */
 _Static_assert(sizeof(pl_block_q4_0) == 18 && sizeof(pl_block_q4_1) == 20, "q4");
 _Static_assert(sizeof(pl_block_q5_0) == 22 && sizeof(pl_block_q5_1) == 24, "q5");
 _Static_assert(sizeof(pl_block_q8_0) == 34, "q8_0");
 _Static_assert(sizeof(pl_block_q4_K) == 144 && sizeof(pl_block_q5_K) == 176 && sizeof(pl_block_q6_K) == 210, "K");
+_Static_assert(sizeof(pl_block_q2_K) == 84 && sizeof(pl_block_q3_K) == 110, "K");
+_Static_assert(sizeof(pl_block_iq4_nl) == 18 && sizeof(pl_block_iq4_xs) == 136, "iq4");
+_Static_assert(sizeof(pl_block_mxfp4) == 17, "mxfp4");
 
 #endif

@@ -10,10 +10,13 @@
 static const struct layout {
   int type, n_half, half[2], n_codes, code[2], code_bytes[2], max;
 } layouts[] = {
-    {PL_Q4_0, 1, {0}, 1, {2}, {16}, 0xff},      {PL_Q4_1, 2, {0, 2}, 1, {4}, {16}, 0xff},
-    {PL_Q5_0, 1, {0}, 1, {2}, {20}, 0xff},      {PL_Q5_1, 2, {0, 2}, 1, {4}, {20}, 0xff},
-    {PL_Q8_0, 1, {0}, 1, {2}, {32}, 0x80},      {PL_Q4_K, 2, {0, 2}, 1, {16}, {128}, 0xff},
-    {PL_Q5_K, 2, {0, 2}, 1, {16}, {160}, 0xff}, {PL_Q6_K, 1, {208}, 1, {0}, {192}, 0xff},
+    {PL_Q4_0, 1, {0}, 1, {2}, {16}, 0xff},       {PL_Q4_1, 2, {0, 2}, 1, {4}, {16}, 0xff},
+    {PL_Q5_0, 1, {0}, 1, {2}, {20}, 0xff},       {PL_Q5_1, 2, {0, 2}, 1, {4}, {20}, 0xff},
+    {PL_Q8_0, 1, {0}, 1, {2}, {32}, 0x80},       {PL_Q4_K, 2, {0, 2}, 1, {16}, {128}, 0xff},
+    {PL_Q5_K, 2, {0, 2}, 1, {16}, {160}, 0xff},  {PL_Q6_K, 1, {208}, 1, {0}, {192}, 0xff},
+    {PL_Q2_K, 2, {80, 82}, 1, {16}, {64}, 0xff}, {PL_Q3_K, 1, {108}, 1, {0}, {96}, 0xff},
+    {PL_IQ4_NL, 1, {0}, 1, {2}, {16}, 0xff},     {PL_IQ4_XS, 1, {0}, 1, {8}, {128}, 0xff},
+    {PL_MXFP4, 0, {0}, 1, {1}, {16}, 0x77},
 };
 
 static const struct layout *layout_of(int type) {
@@ -47,6 +50,23 @@ static uint16_t rnd_half(enum mood mood) {
   }
 }
 
+/* An E8M0 scale of this mood. */
+static uint8_t rnd_e8m0(enum mood mood) {
+  switch (mood) {
+    case NORMAL:
+      return (uint8_t)rnd_int(120, 126);
+    case WIDE:
+      return (uint8_t)rnd_int(100, 140);
+    case TINY:
+    case ZERO:
+      return (uint8_t)rnd_int(0, 2);
+    case HUGE_:
+      return (uint8_t)rnd_int(250, 255);
+    default:
+      return (uint8_t)rnd();
+  }
+}
+
 static void put_half(uint8_t *p, uint16_t h) { memcpy(p, &h, 2); }
 
 /* Set the codes of a row of blocks to one byte. */
@@ -75,6 +95,7 @@ void fill_rows(int type, void *rows, int64_t row_bytes, int32_t nr, int64_t k, e
         put_half(p, (uint16_t)(pl_f32_bits(rnd_float(mood)) >> 16));
       } else {
         for (int h = 0; h < l->n_half; h++) put_half(p + l->half[h], rnd_half(mood));
+        if (type == PL_MXFP4) *p = rnd_e8m0(mood);
       }
     }
     if (extreme) set_codes(type, row, k, rnd() & 1 ? l ? l->max : 0 : 0);
@@ -297,7 +318,7 @@ void check_deq(const entry *e) {
         const struct layout *l = layout_of(e->type_id);
         if (l && l->n_half == 2) { /* d q and m are rounded apart in deq, together in mm */
           uint16_t h;
-          memcpy(&h, p.w + i / block * pl_row_bytes(e->type_id, block) + 2, 2);
+          memcpy(&h, p.w + i / block * pl_row_bytes(e->type_id, block) + l->half[1], 2);
           minimum = fabs((double)pl_f16_f32(h)) * (block == 256 ? 63 : 1);
         }
         near_enough(y[i], out[0], 0x1p-22 * (fabs((double)out[0]) + minimum),

@@ -10,6 +10,7 @@
 #define PL_AVX2_MM_H
 #include <immintrin.h>
 
+#include "kern/ref/codes.h"
 #include "kern/tile.h"
 
 /* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
@@ -30,8 +31,16 @@ PL_INLINE __m256i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
 /* 8 half floats. */
 PL_INLINE __m256 half8(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
 
+/* 8 bytes as int32. */
+PL_INLINE __m256i bytes8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }
+PL_INLINE __m256i sbytes8(const void *p) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(p)); }
+
 /* 8 unsigned bytes as floats. */
-PL_INLINE __m256 byte8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))); }
+PL_INLINE __m256 byte8(const void *p) { return _mm256_cvtepi32_ps(bytes8(p)); }
+
+/* int32 in the range of int16, made pairs of int16: (a, b), (a, a). */
+PL_INLINE __m256i pairs(__m256i a, __m256i b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); }
+PL_INLINE __m256i same_pairs(__m256i a) { return pairs(a, a); }
 
 /* acc = fma((float)idot, dw * da, acc) */
 PL_INLINE __m256 scaled(__m256i idot, __m256 dw, __m256 da, __m256 acc) {
@@ -102,6 +111,18 @@ PL_INLINE void put_words(uint8_t *lines, __m128i v) {
   for (int g = 0; g < 4; g++) memcpy(lines + 64 * g, &word[g], 4);
 }
 
+/* The lowest two bits of 32 bytes, to two lines of two-bit codes for one row: word g of a half goes to bits 2g of its
+ * bytes. */
+PL_INLINE void put_two_bits(uint8_t *lines, __m256i v) {
+  v = _mm256_and_si256(v, _mm256_set1_epi8(3));
+  v = _mm256_sllv_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0x4e));
+  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0xb1));
+  int32_t first = _mm256_extract_epi32(v, 0), last = _mm256_extract_epi32(v, 4);
+  memcpy(lines, &first, 4);
+  memcpy(lines + 64, &last, 4);
+}
+
 /* Nibbles of 32 values from bytes a (values 0..15) and b (16..31): the low nibbles, or the high ones. */
 PL_INLINE __m128i nibbles(__m128i a, __m128i b, int high) {
   const __m128i low = _mm_set1_epi8(15);
@@ -141,6 +162,40 @@ PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
       PL_UNROLL for (int h = 0; h < 2; h++) {
         __m256i s = _mm256_madd_epi16(sum[t][h], ones);
         idot[t][h] = hi ? _mm256_add_epi32(idot[t][h], s) : s;
+      }
+    }
+  }
+}
+
+/* Lookup of 16 bytes by the low nibbles of v, the high ones being zero. */
+PL_INLINE __m256i lookup(const int8_t *table, __m256i v) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), v);
+}
+
+/* sum += (|w|, sign(w) x) pairwise, and the pairs of those: |w| <= 128 and |x| <= 127, so one sum of two products fits
+ * in int16. */
+PL_INLINE void add_signed(__m256i *sum, __m256i w, __m256i mag, __m256i x, int first) {
+  __m256i p = _mm256_madd_epi16(_mm256_maddubs_epi16(mag, _mm256_sign_epi8(x, w)), _mm256_set1_epi16(1));
+  *sum = first ? p : _mm256_add_epi32(*sum, p);
+}
+
+/* idot [NT][2] = the values of IQ4 codes (four nibble lines) . block b */
+PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m256i idot[][2],
+                       const int NT) {
+  const __m256i low = _mm256_set1_epi8(15);
+  PL_UNROLL for (int g = 0; g < 4; g++) {
+    PL_UNROLL for (int hi = 0; hi < 2; hi++) {
+      __m256i w0 = load(codes + g * 64), w1 = load(codes + g * 64 + 32);
+      if (hi) w0 = _mm256_srli_epi16(w0, 4), w1 = _mm256_srli_epi16(w1, 4);
+      w0 = lookup(values_iq4, _mm256_and_si256(w0, low));
+      w1 = lookup(values_iq4, _mm256_and_si256(w1, low));
+      __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
+      PL_UNROLL for (int t = 0; t < NT; t++) {
+        __m256i x = quad(act(a, stride, t, b), 4 * hi + g);
+        add_signed(&idot[t][0], w0, m0, x, g == 0 && !hi);
+        add_signed(&idot[t][1], w1, m1, x, g == 0 && !hi);
+        PL_PIN(idot[t][0]);
+        PL_PIN(idot[t][1]);
       }
     }
   }

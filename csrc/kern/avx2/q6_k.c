@@ -7,18 +7,6 @@ enum { SUB = 32 + 128 + 256, BLOCK = 32 + 8 * SUB };
 
 int64_t pl_panel_bytes_Q6_K_avx2(int64_t k) { return round64(k / 256 * BLOCK); }
 
-/* The lowest two bits of 32 bytes, to both upper lines for one row: word g of a half goes to bits 2g of its bytes.
- */
-PL_INLINE void put_upper(uint8_t *lines, __m256i v) {
-  v = _mm256_and_si256(v, _mm256_set1_epi8(3));
-  v = _mm256_sllv_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0x4e));
-  v = _mm256_or_si256(v, _mm256_shuffle_epi32(v, 0xb1));
-  int32_t first = _mm256_extract_epi32(v, 0), last = _mm256_extract_epi32(v, 4);
-  memcpy(lines, &first, 4);
-  memcpy(lines + 64, &last, 4);
-}
-
 void pl_pack_Q6_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
   if (nr < PL_PANEL) memset(panel, 0, (size_t)pl_panel_bytes_Q6_K_avx2(k));
   uint8_t *p = panel;
@@ -33,7 +21,7 @@ void pl_pack_Q6_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
         const uint8_t *ql = w->ql + j / 4 * 64 + j % 2 * 32;
         put_words(s + 160 + 4 * r,
                   nibbles(_mm_loadu_si128((const void *)ql), _mm_loadu_si128((const void *)(ql + 16)), j % 4 / 2));
-        put_upper(s + 32 + 4 * r, _mm256_srli_epi16(load(w->qh + j / 4 * 32), j % 4 * 2));
+        put_two_bits(s + 32 + 4 * r, _mm256_srli_epi16(load(w->qh + j / 4 * 32), j % 4 * 2));
       }
     }
 }
@@ -42,12 +30,6 @@ void pl_pack_Q6_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
 PL_INLINE __m256i upper(__m256i line, int g) {
   __m256i at4 = g < 2 ? _mm256_slli_epi16(line, 4 - 2 * g) : _mm256_srli_epi16(line, 2 * g - 4);
   return _mm256_and_si256(at4, _mm256_set1_epi8(48));
-}
-
-/* 8 scale codes, each as a pair of int16. */
-PL_INLINE __m256i scale_pairs(const uint8_t *s) {
-  __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)s));
-  return _mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32(v, 16));
 }
 
 /* idot = sc0 * (first 16) + sc1 * (last 16) - 32 * (sc0 * h0 + sc1 * h1): two sums of two products of at most 63 *
@@ -64,7 +46,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       __m256i idot[4][2];
       PL_UNROLL for (int hi = 0; hi < 2; hi++) {
         PL_UNROLL for (int h = 0; h < 2; h++) {
-          __m256i sc = scale_pairs(w + 16 * hi + 8 * h), up = load(w + 32 + 64 * hi + 32 * h);
+          __m256i sc = same_pairs(sbytes8(w + 16 * hi + 8 * h)), up = load(w + 32 + 64 * hi + 32 * h);
           PL_UNROLL for (int g = 0; g < 4; g += 2) {
             __m256i u = load(w + 160 + 64 * g + 32 * h), v = load(w + 224 + 64 * g + 32 * h);
             if (hi) u = _mm256_srli_epi16(u, 4), v = _mm256_srli_epi16(v, 4);
@@ -83,10 +65,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
       PL_UNROLL for (int h = 0; h < 2; h++) {
         /* pairs (-32 sc0, -32 sc1) against (h0, h1) */
-        __m256i s0 = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(w + 8 * h)));
-        __m256i s1 = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(w + 16 + 8 * h)));
-        __m256i z = _mm256_or_si256(_mm256_and_si256(s0, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32(s1, 16));
-        z = _mm256_mullo_epi16(z, _mm256_set1_epi16(-32));
+        __m256i z = _mm256_mullo_epi16(pairs(sbytes8(w + 8 * h), sbytes8(w + 16 + 8 * h)), _mm256_set1_epi16(-32));
         PL_UNROLL for (int t = 0; t < NT; t++) {
           const pl_q8 *x = act(a, stride, t, b + j);
           __m256i i = _mm256_add_epi32(idot[t][h], _mm256_madd_epi16(bcast4(x->h), z));

@@ -18,21 +18,20 @@ void pl_pack_Q8_0_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
 
 /* |w| times sign(w) x: |w| <= 128 and |x| <= 127, so a pair's sum fits in int16, but only one. */
 PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
-  const __m256i ones = _mm256_set1_epi16(1);
   __m256 acc[4][2];
   PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     fetch_ahead(w, BLOCK);
     __m256i idot[4][2];
     PL_UNROLL for (int q = 0; q < 8; q++) {
-      PL_UNROLL for (int h = 0; h < 2; h++) {
-        __m256i wq = load(w + 32 + 64 * q + 32 * h), mag = _mm256_abs_epi8(wq);
-        PL_UNROLL for (int t = 0; t < NT; t++) {
-          __m256i x = _mm256_sign_epi8(quad(act(a, stride, t, b), q), wq);
-          __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(mag, x), ones);
-          idot[t][h] = q ? _mm256_add_epi32(idot[t][h], s) : s;
-          PL_PIN(idot[t][h]);
-        }
+      __m256i w0 = load(w + 32 + 64 * q), w1 = load(w + 64 + 64 * q);
+      __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
+      PL_UNROLL for (int t = 0; t < NT; t++) {
+        __m256i x = quad(act(a, stride, t, b), q);
+        add_signed(&idot[t][0], w0, m0, x, q == 0);
+        add_signed(&idot[t][1], w1, m1, x, q == 0);
+        PL_PIN(idot[t][0]);
+        PL_PIN(idot[t][1]);
       }
     }
     __m256 d0 = half8(w), d1 = half8(w + 16);

@@ -8,24 +8,33 @@
 #define PL_AVX512_MM_H
 #include <immintrin.h>
 
+#include "kern/ref/codes.h"
 #include "kern/tile.h"
 
 /* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
 #define PL_PIN(v) __asm__("" : "+v"(v))
 
-/* The kernel made of tile(): tiles of 8, then 4, 2, 1. */
+/* The kernel made of tile(): tiles of 8, then one of what is left. */
 #define PL_MM8(type)                                                                                 \
   PL_TILE(1)                                                                                         \
   PL_TILE(2)                                                                                         \
+  PL_TILE(3)                                                                                         \
   PL_TILE(4)                                                                                         \
+  PL_TILE(5)                                                                                         \
+  PL_TILE(6)                                                                                         \
+  PL_TILE(7)                                                                                         \
   PL_TILE(8)                                                                                         \
   void pl_mm_##type##_avx512(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, \
                              int64_t a_stride, int32_t nt, float *y) {                               \
     const uint8_t *x = a;                                                                            \
     for (; nt >= 8; nt -= 8, x += 8 * a_stride, y += 8 * PL_PANEL) tile8(w, k, x, a_stride, y);      \
-    if (nt & 4) tile4(w, k, x, a_stride, y), x += 4 * a_stride, y += 4 * PL_PANEL;                   \
-    if (nt & 2) tile2(w, k, x, a_stride, y), x += 2 * a_stride, y += 2 * PL_PANEL;                   \
-    if (nt & 1) tile1(w, k, x, a_stride, y);                                                         \
+    if (nt == 7) tile7(w, k, x, a_stride, y);                                                        \
+    if (nt == 6) tile6(w, k, x, a_stride, y);                                                        \
+    if (nt == 5) tile5(w, k, x, a_stride, y);                                                        \
+    if (nt == 4) tile4(w, k, x, a_stride, y);                                                        \
+    if (nt == 3) tile3(w, k, x, a_stride, y);                                                        \
+    if (nt == 2) tile2(w, k, x, a_stride, y);                                                        \
+    if (nt == 1) tile1(w, k, x, a_stride, y);                                                        \
   }
 
 PL_INLINE __m512i line(const void *p) { return _mm512_loadu_si512(p); }
@@ -43,8 +52,15 @@ PL_INLINE __m512i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
 /* 16 half floats. */
 PL_INLINE __m512 half16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
-/* 16 unsigned bytes as floats. */
-PL_INLINE __m512 byte16(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+/* 16 bytes as int32, unsigned ones as floats. */
+PL_INLINE __m512i bytes16(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
+PL_INLINE __m512i sbytes16(const void *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128(p)); }
+PL_INLINE __m512 byte16(const void *p) { return _mm512_cvtepi32_ps(bytes16(p)); }
+
+/* int32 in the range of int16, made pairs (a, b) of int16. */
+PL_INLINE __m512i pairs(__m512i a, __m512i b) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+}
 
 /* acc = fma((float)idot, dw * da, acc) */
 PL_INLINE __m512 scaled(__m512i idot, __m512 dw, __m512 da, __m512 acc) {
@@ -93,6 +109,39 @@ PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   }
 }
 
+/* idot [NT] += value + 128 of IQ4 codes, or value + 12 of E2M1 codes (four nibble lines) . block b */
+PL_INLINE void dot_table(const uint8_t *value, const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b,
+                         __m512i idot[], const int NT) {
+  const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)value));
+  PL_UNROLL for (int g = 0; g < 4; g++) {
+    __m512i w = line(codes + g * 64);
+    __m512i lo = _mm512_shuffle_epi8(table, low4(w)), hi = _mm512_shuffle_epi8(table, high4(w));
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
+      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
+      PL_PIN(idot[t]);
+    }
+  }
+}
+PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
+                       const int NT) {
+  static const uint8_t value[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+  dot_table(value, codes, a, stride, b, idot, NT);
+}
+PL_INLINE void dot_e2m1(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
+                        const int NT) {
+  static const uint8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  dot_table(value, codes, a, stride, b, idot, NT);
+}
+
+/* Half of 16 E8M0 scales; the two smallest are subnormal. */
+PL_INLINE __m512 e8m0_half16(const void *p) {
+  __m512i e = bytes16(p), normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+  __mmask16 small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(0x00200000), e));
+}
+
 PL_INLINE void zero_tile(__m512 acc[], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) acc[t] = _mm512_setzero_ps();
 }
@@ -101,8 +150,8 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) _mm512_storeu_ps(y + t * PL_PANEL, acc[t]);
 }
 
-/* Blocks of scales and codes with a fixed zero: Q4_0, Q5_0. */
-#define PL_TILE_ZERO(BLOCK, CODES, ZERO, DOT)                                                                  \
+/* Blocks of scales and codes with a fixed zero: Q4_0, Q5_0, Q8_0, IQ4_NL, MXFP4. */
+#define PL_TILE_ZERO(BLOCK, SCALE, CODES, ZERO, DOT)                                                           \
   PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
     __m512 acc[8];                                                                                             \
     zero_tile(acc, NT);                                                                                        \
@@ -111,7 +160,7 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
       __m512i idot[8];                                                                                         \
       PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = zero_point(act(a, stride, t, b), ZERO);                 \
       DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
-      __m512 d = half16(w);                                                                                    \
+      __m512 d = SCALE(w);                                                                                     \
       PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
           scaled(idot[t], d, _mm512_set1_ps(act(a, stride, t, b)->d), acc[t]);                                 \
     }                                                                                                          \

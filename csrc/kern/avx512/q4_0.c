@@ -1,4 +1,4 @@
 #include "kern/avx512/mm.h"
 
-PL_TILE_ZERO(16 * sizeof(pl_block_q4_0), 32, 8, dot_u4)
+PL_TILE_ZERO(16 * sizeof(pl_block_q4_0), half16, 32, 8, dot_u4)
 PL_MM8(Q4_0)

@@ -12,5 +12,5 @@ PL_INLINE void dot_s8(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   }
 }
 
-PL_TILE_ZERO(16 * sizeof(pl_block_q8_0), 32, 128, dot_s8)
+PL_TILE_ZERO(16 * sizeof(pl_block_q8_0), half16, 32, 128, dot_s8)
 PL_MM8(Q8_0)

@@ -10,6 +10,7 @@
 #define PL_NEON_MM_H
 #include <arm_neon.h>
 
+#include "kern/ref/codes.h"
 #include "kern/tile.h"
 
 /* Sums of 16 rows in int16. */
@@ -75,6 +76,33 @@ PL_INLINE void dot_s5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   }
 }
 
+/* idot [NT][4] = the values of IQ4 codes (16 nibble lines) . block b: two products of at most 127 * 127 fit in int16. */
+PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, int32x4_t idot[][4],
+                       const int NT) {
+  const int8x16_t value = vld1q_s8(values_iq4);
+  PL_UNROLL for (int i = 0; i < 16; i++) {
+    uint8x16_t w = vld1q_u8(codes + 16 * i);
+    int8x16_t lo = vqtbl1q_s8(value, vandq_u8(w, vdupq_n_u8(15))), hi = vqtbl1q_s8(value, vshrq_n_u8(w, 4));
+    PL_UNROLL for (int t = 0; t < NT; t++) {
+      const pl_q8 *x = act(a, stride, t, b);
+      sums16 s;
+      mac(&s, lo, x->q + i, 1);
+      mac(&s, hi, x->q + 16 + i, 0);
+      widen(idot[t], s, i == 0);
+    }
+  }
+}
+
+/* idot [4] += s * scale, or = at first: 16 rows each */
+PL_INLINE void scale_sums(int32x4_t idot[4], sums16 s, int16x8x2_t scale, int first) {
+  PL_UNROLL for (int h = 0; h < 2; h++) {
+    int16x4_t lo = vget_low_s16(s.val[h]), sc = vget_low_s16(scale.val[h]);
+    idot[2 * h] = first ? vmull_s16(lo, sc) : vmlal_s16(idot[2 * h], lo, sc);
+    idot[2 * h + 1] =
+        first ? vmull_high_s16(s.val[h], scale.val[h]) : vmlal_high_s16(idot[2 * h + 1], s.val[h], scale.val[h]);
+  }
+}
+
 /* centre * (sum of the block's activations), what codes stored less centre lack */
 PL_INLINE int32x4_t lacking(const pl_q8 *x, int centre) { return vdupq_n_s32(centre * (x->h[0] + x->h[1])); }
 
@@ -99,6 +127,20 @@ PL_INLINE void sbytes16(const uint8_t *p, int32x4_t v[4]) {
   v[1] = vmovl_high_s16(lo);
   v[2] = vmovl_s16(vget_low_s16(hi));
   v[3] = vmovl_high_s16(hi);
+}
+
+/* Bytes of 16 rows as int16. */
+PL_INLINE int16x8x2_t shorts16(int8x16_t v) { return (int16x8x2_t){{vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v)}}; }
+
+/* Half of 16 E8M0 scales; the two smallest are subnormal. */
+PL_INLINE void e8m0_half16(const uint8_t *p, float32x4_t d[4]) {
+  int32x4_t e[4];
+  bytes16(p, e);
+  PL_UNROLL for (int i = 0; i < 4; i++) {
+    int32x4_t small = vshlq_s32(vdupq_n_s32(0x00200000), e[i]);
+    int32x4_t normal = vshlq_n_s32(vsubq_s32(e[i], vdupq_n_s32(1)), 23);
+    d[i] = vreinterpretq_f32_s32(vbslq_s32(vcltq_s32(e[i], vdupq_n_s32(2)), small, normal));
+  }
 }
 
 /* fma((float)idot, dw * da, acc) */

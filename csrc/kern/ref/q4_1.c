@@ -1,20 +1,13 @@
 #include "base/half.h"
 #include "kern/kern.h"
+#include "kern/ref/codes.h"
 #include "kern/ref/dot.h"
-
-/* The 32 codes of a block, 0..15: low nibbles first, then high ones. */
-static void codes(const pl_block_q4_1 *b, int8_t *q) {
-  for (int i = 0; i < 16; i++) {
-    q[i] = (int8_t)(b->qs[i] & 15);
-    q[i + 16] = (int8_t)(b->qs[i] >> 4);
-  }
-}
 
 void pl_deq_Q4_1_ref(const void *src, float *y, int64_t n) {
   const pl_block_q4_1 *w = src;
   for (int64_t b = 0; b < n / 32; b++) {
-    int8_t q[32];
-    codes(&w[b], q);
+    uint8_t q[32];
+    codes_nibbles(w[b].qs, q);
     float d = pl_f16_f32(w[b].d), m = pl_f16_f32(w[b].m);
     for (int i = 0; i < 32; i++) y[b * 32 + i] = d * (float)q[i] + m;
   }
@@ -28,9 +21,9 @@ void pl_mm_Q4_1_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k
       const pl_q8 *x = (const void *)((const uint8_t *)a + t * a_stride);
       float acc = 0;
       for (int64_t b = 0; b < k / 32; b++) {
-        int8_t q[32];
-        codes(&w[b], q);
-        acc = fmaf((float)dot(q, x[b].q, 32), pl_f16_f32(w[b].d) * x[b].d, acc);
+        uint8_t q[32];
+        codes_nibbles(w[b].qs, q);
+        acc = fmaf((float)dot(q, 0, x[b].q, 32), pl_f16_f32(w[b].d) * x[b].d, acc);
         acc = fmaf(pl_f16_f32(w[b].m), x[b].s, acc);
       }
       y[t * PL_PANEL + r] = acc;

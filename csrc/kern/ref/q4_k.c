@@ -1,22 +1,17 @@
 #include "base/half.h"
 #include "kern/kern.h"
+#include "kern/ref/codes.h"
 #include "kern/ref/dot.h"
 #include "kern/ref/scale_k.h"
-
-/* The 32 codes of sub-block j, 0..15: even sub-blocks are the low nibbles of 32 bytes, odd ones the high. */
-static void codes(const pl_block_q4_K *b, int j, int8_t *q) {
-  const uint8_t *qs = b->qs + j / 2 * 32;
-  for (int i = 0; i < 32; i++) q[i] = (int8_t)(qs[i] >> j % 2 * 4 & 15);
-}
 
 void pl_deq_Q4_K_ref(const void *src, float *y, int64_t n) {
   const pl_block_q4_K *w = src;
   for (int64_t b = 0; b < n / 256; b++)
     for (int j = 0; j < 8; j++) {
       uint8_t sc, m;
-      int8_t q[32];
+      uint8_t q[32];
       scale_min(w[b].scales, j, &sc, &m);
-      codes(&w[b], j, q);
+      codes_q4_k(w[b].qs, j, q);
       float d = pl_f16_f32(w[b].d) * (float)sc, min = pl_f16_f32(w[b].dmin) * (float)m;
       for (int i = 0; i < 32; i++) y[b * 256 + j * 32 + i] = d * (float)q[i] - min;
     }
@@ -33,10 +28,10 @@ void pl_mm_Q4_K_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k
         float d = pl_f16_f32(w[b].d), dmin = pl_f16_f32(w[b].dmin);
         for (int j = 0; j < 8; j++, x++) {
           uint8_t sc, m;
-          int8_t q[32];
+          uint8_t q[32];
           scale_min(w[b].scales, j, &sc, &m);
-          codes(&w[b], j, q);
-          acc = fmaf((float)dot(q, x->q, 32), d * (float)sc * x->d, acc);
+          codes_q4_k(w[b].qs, j, q);
+          acc = fmaf((float)dot(q, 0, x->q, 32), d * (float)sc * x->d, acc);
           acc = fmaf(-(dmin * (float)m), x->s, acc);
         }
       }

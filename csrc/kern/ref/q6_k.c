@@ -1,25 +1,18 @@
 #include "base/half.h"
 #include "kern/kern.h"
+#include "kern/ref/codes.h"
 #include "kern/ref/dot.h"
-
-/* The 32 signed codes of group j (values 32 j ..): each half of the block (128 values) has 64 bytes of low
- * nibbles, groups 0 1 low and 2 3 high, and 32 bytes with two upper bits for each of its four groups. */
-static void codes(const pl_block_q6_K *b, int j, int8_t *q) {
-  int half = j / 4, g = j % 4;
-  const uint8_t *ql = b->ql + half * 64 + g % 2 * 32, *qh = b->qh + half * 32;
-  for (int i = 0; i < 32; i++) q[i] = (int8_t)(((ql[i] >> g / 2 * 4 & 15) | (qh[i] >> g * 2 & 3) << 4) - 32);
-}
 
 void pl_deq_Q6_K_ref(const void *src, float *y, int64_t n) {
   const pl_block_q6_K *w = src;
   for (int64_t b = 0; b < n / 256; b++)
     for (int j = 0; j < 8; j++) {
-      int8_t q[32];
-      codes(&w[b], j, q);
+      uint8_t q[32];
+      codes_q6_k(&w[b], j, q);
       float d = pl_f16_f32(w[b].d), d0 = d * (float)w[b].scales[2 * j], d1 = d * (float)w[b].scales[2 * j + 1];
       for (int i = 0; i < 16; i++) {
-        y[b * 256 + j * 32 + i] = d0 * (float)q[i];
-        y[b * 256 + j * 32 + 16 + i] = d1 * (float)q[16 + i];
+        y[b * 256 + j * 32 + i] = d0 * (float)(q[i] - 32);
+        y[b * 256 + j * 32 + 16 + i] = d1 * (float)(q[16 + i] - 32);
       }
     }
 }
@@ -34,10 +27,10 @@ void pl_mm_Q6_K_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k
       for (int64_t b = 0; b < k / 256; b++) {
         float d = pl_f16_f32(w[b].d);
         for (int j = 0; j < 8; j++, x++) {
-          int8_t q[32];
-          codes(&w[b], j, q);
+          uint8_t q[32];
+          codes_q6_k(&w[b], j, q);
           int32_t idot =
-              w[b].scales[2 * j] * dot(q, x->q, 16) + w[b].scales[2 * j + 1] * dot(q + 16, x->q + 16, 16);
+              w[b].scales[2 * j] * dot(q, 32, x->q, 16) + w[b].scales[2 * j + 1] * dot(q + 16, 32, x->q + 16, 16);
           acc = fmaf((float)idot, d * x->d, acc);
         }
       }

@@ -18,7 +18,7 @@ void pl_mm_Q8_0_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k
       const pl_q8 *x = (const void *)((const uint8_t *)a + t * a_stride);
       float acc = 0;
       for (int64_t b = 0; b < k / 32; b++)
-        acc = fmaf((float)dot(w[b].qs, x[b].q, 32), pl_f16_f32(w[b].d) * x[b].d, acc);
+        acc = fmaf((float)dot_signed(w[b].qs, x[b].q, 32), pl_f16_f32(w[b].d) * x[b].d, acc);
       y[t * PL_PANEL + r] = acc;
     }
   }

@@ -1,0 +1,41 @@
+#include "base/half.h"
+#include "kern/kern.h"
+#include "kern/ref/codes.h"
+#include "kern/ref/dot.h"
+
+void pl_deq_Q2_K_ref(const void *src, float *y, int64_t n) {
+  const pl_block_q2_K *w = src;
+  for (int64_t b = 0; b < n / 256; b++)
+    for (int j = 0; j < 8; j++) {
+      uint8_t q[32];
+      codes_q2_k(w[b].qs, j, q);
+      for (int i = 0; i < 32; i++) {
+        uint8_t s = w[b].scales[2 * j + i / 16];
+        float d = pl_f16_f32(w[b].d) * (float)(s & 15), min = pl_f16_f32(w[b].dmin) * (float)(s >> 4);
+        y[b * 256 + j * 32 + i] = d * (float)q[i] - min;
+      }
+    }
+}
+
+void pl_mm_Q2_K_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
+                    int32_t nt, float *y) {
+  for (int32_t r = 0; r < nr; r++) {
+    const pl_block_q2_K *w = (const void *)((const uint8_t *)w_rows + r * row_bytes);
+    for (int32_t t = 0; t < nt; t++) {
+      const pl_q8 *x = (const void *)((const uint8_t *)a + t * a_stride);
+      float acc = 0;
+      for (int64_t b = 0; b < k / 256; b++) {
+        float d = pl_f16_f32(w[b].d), dmin = pl_f16_f32(w[b].dmin);
+        for (int j = 0; j < 8; j++, x++) {
+          uint8_t q[32], s0 = w[b].scales[2 * j], s1 = w[b].scales[2 * j + 1];
+          codes_q2_k(w[b].qs, j, q);
+          int32_t idot = (s0 & 15) * dot(q, 0, x->q, 16) + (s1 & 15) * dot(q + 16, 0, x->q + 16, 16);
+          int32_t imin = (s0 >> 4) * x->h[0] + (s1 >> 4) * x->h[1];
+          acc = fmaf((float)idot, d * x->d, acc);
+          acc = fmaf(-(float)imin, dmin * x->d, acc);
+        }
+      }
+      y[t * PL_PANEL + r] = acc;
+    }
+  }
+}
