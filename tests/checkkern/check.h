@@ -75,5 +75,7 @@ int is_q8_type(int type);
 /* ---- benchmarks ---- */
 /* Time kernel e; prints a line, or appends JSON. */
 void bench(const entry *e, int json, int *first);
+/* Print what the machine can do at best. */
+void limits(int json);
 
 #endif

@@ -94,10 +94,12 @@ static int check_one(const entry *e, uint64_t seed) {
 }
 
 static const char usage[] =
-    "usage: checkkern [--level NAME] [--seed N] [--bench] [--json] [--list] [-v] [--break HOW] [SUBSTRING]\n"
+    "usage: checkkern [--level NAME] [--seed N] [--bench] [--limits] [--json] [--list] [-v] [--break HOW] "
+    "[SUBSTRING]\n"
     "  --level NAME  only the kernels of this level\n"
     "  --seed N      of the random data (default: the time)\n"
     "  --bench       time the kernels instead of checking them\n"
+    "  --limits      measure what this machine can do at best\n"
     "  --json        print results as JSON\n"
     "  --list        print the names of the kernels that would run\n"
     "  -v            also name the kernels that pass\n"
@@ -108,7 +110,7 @@ static const char usage[] =
 int main(int argc, char **argv) {
   const char *level = NULL, *filter = "", *how = NULL;
   uint64_t seed = (uint64_t)time(NULL);
-  int timing = 0, json = 0, list = 0, verbose = 0;
+  int timing = 0, limit = 0, json = 0, list = 0, verbose = 0;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--level") && i + 1 < argc)
       level = argv[++i];
@@ -118,6 +120,8 @@ int main(int argc, char **argv) {
       how = argv[++i];
     else if (!strcmp(argv[i], "--bench"))
       timing = 1;
+    else if (!strcmp(argv[i], "--limits"))
+      limit = 1;
     else if (!strcmp(argv[i], "--json"))
       json = 1;
     else if (!strcmp(argv[i], "--list"))
@@ -130,6 +134,10 @@ int main(int argc, char **argv) {
       fputs(usage, stderr);
       return 2;
     }
+  }
+  if (limit) {
+    limits(json);
+    return 0;
   }
   int known = !level;
   for (int l = 0; l < pl_cpu_levels(); l++) known |= level && !strcmp(level, pl_cpu_level_name(l));

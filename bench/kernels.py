@@ -1,0 +1,86 @@
+"""Every kernel beside what this machine can do: GB/s or GOP/s, and the share of the limit, measured in the same run.
+
+    python -m bench.kernels [--level avx2] [mm_Q4]
+
+Builds checkkern (or takes the one that the environment variable PYLLM_CHECKKERN names), asks it for the machine's limits (read
+bandwidth; 8-bit dot products and float multiply-adds of each level's best instructions) and for its benchmarks. A
+matmul with one token is held against the bandwidth, one with many against the arithmetic of its level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FLOAT_WEIGHTS = ("_F32_", "_F16_", "_BF16_")
+
+
+def build(folder: str) -> Path:
+    """checkkern, built from this source tree."""
+    source = Path(__file__).resolve().parent.parent
+    for command in (
+        ["cmake", "-S", str(source), "-B", folder, "-DPYLLM_TESTS=ON", f"-DPYLLM_PYTHON={sys.executable}"],
+        ["cmake", "--build", folder, "--target", "checkkern", "-j2"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr or done.stdout)
+    return Path(folder) / "checkkern"
+
+
+def limit_of(kernel: str, nt: int | None, limits: dict[str, float]) -> tuple[str, float] | None:
+    """What bounds a kernel: (the result's field, the limit); None where no limit of the machine applies."""
+    if not kernel.startswith(("mm_", "qk_", "av_")):
+        return None
+    if kernel.startswith("mm_") and nt == 1:
+        return "gb_per_s", limits["read_gb_per_s"]
+    level = kernel.rsplit("_", 1)[1]
+    exact = kernel.startswith("mm_") and not any(t in kernel for t in FLOAT_WEIGHTS)
+    peak = limits.get(f"{'int8' if exact else 'float'}_gop_per_s_{level}")
+    return ("gop_per_s", peak) if peak else None
+
+
+def table(results: list[dict[str, Any]], limits: dict[str, float]) -> str:
+    """Markdown: limits, then a line per kernel and size."""
+    lines = ["| limit of one thread | |", "|---|--:|"]
+    lines += [f"| {name.replace('_per_s', '/s').replace('_', ' ')} | {value:.1f} |" for name, value in limits.items()]
+    lines += ["", "| kernel | tokens | cycles/call | GB/s | GOP/s | of the limit |", "|---|--:|--:|--:|--:|--:|"]
+    for r in results:
+        bound = limit_of(r["kernel"], r["nt"], limits)
+        share = f"{100 * r[bound[0]] / bound[1]:.0f} %" if bound else ""
+        lines.append(
+            f"| {r['kernel']} | {r['nt'] or ''} | {r['cycles_per_call']:.0f} | {r['gb_per_s']:.1f} "
+            f"| {r['gop_per_s']:.1f} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("filter", nargs="?", default="", help="only kernels whose name contains this")
+    parser.add_argument("--level", help="only kernels of this level")
+    parser.add_argument("--json", metavar="FILE", help="write limits and results to FILE as well")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        checkkern = os.environ.get("PYLLM_CHECKKERN") or str(build(folder))
+        level = ["--level", args.level] if args.level else []
+
+        def ask(*options: str) -> Any:
+            done = subprocess.run([checkkern, "--json", *options], capture_output=True, text=True, check=True)
+            return json.loads(done.stdout)
+
+        limits = ask("--limits")
+        results = ask("--bench", *level, args.filter)
+    print(table(results, limits))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"limits": limits, "results": results}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

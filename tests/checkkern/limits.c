@@ -1,0 +1,122 @@
+/* limits.c: what this machine can do at best, the yardstick of the benchmarks: reading memory, 8-bit dot products and
+ * float multiply-adds, by one thread. Each loop does nothing else, in code as good as hand-written; operations count
+ * a multiplication and an addition as two. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "check.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { READ_BYTES = 256 << 20, LOOPS = 1 << 22, CHAINS = 12 };
+
+static double cpu_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* 64-byte lines are touched once each; the prefetchers fetch them whole. */
+static uint64_t read_memory(const uint64_t *p) {
+  uint64_t a = 0, b = 0, c = 0, d = 0;
+  for (int64_t i = 0; i < READ_BYTES / 8; i += 32) {
+    a += p[i];
+    b += p[i + 8];
+    c += p[i + 16];
+    d += p[i + 24];
+    __builtin_prefetch(p + i + 1024);
+    __builtin_prefetch(p + i + 1032);
+    __builtin_prefetch(p + i + 1040);
+    __builtin_prefetch(p + i + 1048);
+  }
+  return a + b + c + d;
+}
+
+/* step(v) on each of twelve independent values per loop, kept so that nothing is dropped. Returns seconds. */
+#define EACH(f) f(v0) f(v1) f(v2) f(v3) f(v4) f(v5) f(v6) f(v7) f(v8) f(v9) f(va) f(vb)
+#define PEAK(name, attributes, reg, type, init, step)                                                         \
+  __attribute__((noinline)) attributes static double name(void) {                                             \
+    type v0 = init, v1 = v0, v2 = v0, v3 = v0, v4 = v0, v5 = v0, v6 = v0, v7 = v0, v8 = v0, v9 = v0, va = v0, \
+         vb = v0;                                                                                             \
+    double start = cpu_seconds();                                                                             \
+    for (int64_t n = 0; n < LOOPS; n++) {                                                                     \
+      EACH(step)                                                                                              \
+      __asm__ volatile("" : reg(v0), reg(v1), reg(v2), reg(v3), reg(v4), reg(v5));                            \
+      __asm__ volatile("" : reg(v6), reg(v7), reg(v8), reg(v9), reg(va), reg(vb));                            \
+    }                                                                                                         \
+    return cpu_seconds() - start;                                                                             \
+  }
+
+#if defined(__x86_64__)
+#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+/* as the kernels for 4-bit codes do it: many products of bytes are added in int16 for one widening */
+#define INT8_AVX2(v) v = _mm256_add_epi16(v, _mm256_maddubs_epi16(v, _mm256_set1_epi8(1)));
+#define FLOAT_AVX2(v) v = _mm256_fmadd_ps(v, v, v);
+#define INT8_AVX512(v) v = _mm512_dpbusd_epi32(v, _mm512_set1_epi8(1), _mm512_set1_epi8(2));
+#define FLOAT_AVX512(v) v = _mm512_fmadd_ps(v, v, v);
+PEAK(int8_avx2, AVX2, "+x", __m256i, _mm256_set1_epi8(1), INT8_AVX2)
+PEAK(float_avx2, AVX2, "+x", __m256, _mm256_set1_ps(0.5f), FLOAT_AVX2)
+PEAK(int8_avx512, AVX512, "+v", __m512i, _mm512_set1_epi8(1), INT8_AVX512)
+PEAK(float_avx512, AVX512, "+v", __m512, _mm512_set1_ps(0.5f), FLOAT_AVX512)
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define INT8_NEON(v) v = vmlal_s8(v, vdup_n_s8(1), vdup_n_s8(2));
+#define FLOAT_NEON(v) v = vfmaq_f32(v, v, v);
+PEAK(int8_neon, , "+w", int16x8_t, vdupq_n_s16(1), INT8_NEON)
+PEAK(float_neon, , "+w", float32x4_t, vdupq_n_f32(0.5f), FLOAT_NEON)
+#endif
+
+static void print_limit(int json, int *first, const char *name, double value) {
+  if (json)
+    printf("%s\"%s\": %.2f", *first ? "" : ", ", name, value);
+  else
+    printf("%-24s %9.1f\n", name, value);
+  *first = 0;
+}
+
+/* The best of several runs: 10^9 units of `amount` per second. */
+static double best(double (*run)(void), double amount) {
+  double most = 0;
+  for (int i = 0; i < 5; i++) {
+    double s = run();
+    if (amount / s * 1e-9 > most) most = amount / s * 1e-9;
+  }
+  return most;
+}
+
+static uint64_t *memory;
+static volatile uint64_t sum;
+static double read_all(void) {
+  double start = cpu_seconds();
+  sum = read_memory(memory);
+  return cpu_seconds() - start;
+}
+
+void limits(int json) {
+  int first = 1;
+  memory = pl_mem_alloc(READ_BYTES);
+  if (!memory) exit(2);
+  memset(memory, 1, READ_BYTES);
+  if (json) printf("{");
+  print_limit(json, &first, "read_gb_per_s", best(read_all, READ_BYTES));
+#if defined(__x86_64__)
+  if (pl_cpu_best() >= PL_LEVEL_avx2) {
+    print_limit(json, &first, "int8_gop_per_s_avx2", best(int8_avx2, 2.0 * 32 * CHAINS * LOOPS));
+    print_limit(json, &first, "float_gop_per_s_avx2", best(float_avx2, 2.0 * 8 * CHAINS * LOOPS));
+  }
+  if (pl_cpu_best() >= PL_LEVEL_avx512) {
+    print_limit(json, &first, "int8_gop_per_s_avx512", best(int8_avx512, 2.0 * 64 * CHAINS * LOOPS));
+    print_limit(json, &first, "float_gop_per_s_avx512", best(float_avx512, 2.0 * 16 * CHAINS * LOOPS));
+  }
+#elif defined(__aarch64__)
+  print_limit(json, &first, "int8_gop_per_s_neon", best(int8_neon, 2.0 * 8 * CHAINS * LOOPS));
+  print_limit(json, &first, "float_gop_per_s_neon", best(float_neon, 2.0 * 4 * CHAINS * LOOPS));
+#endif
+  if (json) puts("}");
+  pl_mem_free(memory, READ_BYTES);
+}
