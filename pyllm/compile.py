@@ -283,11 +283,9 @@ class _Planner:
 
     def _weight(self, w: Weight, matmul: bool, widen: bool) -> View:
         info = w.tensor.type
-        nbytes = 0
-        if matmul and not widen:
-            nbytes = self.target.pack_bytes(info.id, w.rows, w.cols)
-            if nbytes < 0:
-                raise ModelError(f"tensor {w.name!r} has type {info.name}, which this version cannot multiply with")
+        if not w.tensor.has_kernel:
+            raise ModelError(f"tensor {w.name!r} is of type {info.name}, which pyllm cannot compute with")
+        nbytes = self.target.pack_bytes(info.id, w.rows, w.cols) if matmul and not widen else 0
         if nbytes and self.target.repack:
             if w not in self.packed:
                 self.packed[w] = (self.sizes["packed"], nbytes)

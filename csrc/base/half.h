@@ -43,4 +43,12 @@ static inline float pl_e8m0_half(uint8_t e) {
   return pl_bits_f32(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
+/* Half of an unsigned E4M3 scale (bias 7; 0x7f, which is NaN, counts as 0). */
+static inline float pl_ue4m3_half(uint8_t x) {
+  int exp = x >> 3 & 15, man = x & 7;
+  if (x == 0x7f) return 0;
+  if (!exp) return (float)man * 0x1p-10f;
+  return (float)(8 + man) * pl_bits_f32((uint32_t)(exp + 127 - 11) << 23);
+}
+
 #endif

@@ -85,6 +85,56 @@ typedef struct {
   uint8_t e;
   uint8_t qs[16];
 } pl_block_mxfp4; /* w = 2^(e-128) * twice an E2M1 value */
+/* Types whose weights are looked up in codebooks (quant/grids.h), multiplied by widening. */
+typedef struct {
+  uint16_t d;
+  uint16_t qs[32]; /* per 32 values: four bytes of indices, then four times seven signs and a 4-bit scale */
+} pl_block_iq2_xxs;
+typedef struct {
+  uint16_t d;
+  uint16_t qs[32]; /* per 8 values: nine bits of index, seven signs */
+  uint8_t scales[8];
+} pl_block_iq2_xs;
+typedef struct {
+  uint16_t d;
+  uint8_t qs[32], signs[32], qh[8],
+      scales[8]; /* per 8 values: eight bits of index, eight signs, two bits of index */
+} pl_block_iq2_s;
+typedef struct {
+  uint16_t d;
+  uint8_t qs[64];     /* per 4 values: index */
+  uint16_t signs[16]; /* per 32 values: four times seven signs and a 4-bit scale */
+} pl_block_iq3_xxs;
+typedef struct {
+  uint16_t d;
+  uint8_t qs[64], qh[8], signs[32], scales[4]; /* per 4 values: eight bits of index, one of qh; four signs */
+} pl_block_iq3_s;
+typedef struct {
+  uint16_t d;
+  uint8_t qs[32];
+  uint16_t qh[8]; /* per 32 values: four times three bits of index, a 3-bit scale, the sign of the shift */
+} pl_block_iq1_s;
+typedef struct {
+  uint8_t qs[32], qh[16];
+  uint8_t scales[8]; /* 16 scales of 3 bits, and d in the top four bits of each word */
+} pl_block_iq1_m;
+/* Ternary types: w = d * (q - 1). */
+typedef struct {
+  uint8_t qs[48], qh[4]; /* five and four values per byte, as a fraction in base 3 */
+  uint16_t d;
+} pl_block_tq1_0;
+typedef struct {
+  uint8_t qs[64];
+  uint16_t d;
+} pl_block_tq2_0;
+typedef struct {
+  uint8_t d[4]; /* UE4M3, per 16 values */
+  uint8_t qs[32];
+} pl_block_nvfp4; /* w = d / 2 * twice an E2M1 value */
+typedef struct {
+  uint16_t d;
+  uint8_t qs[16];
+} pl_block_q1_0; /* w = q ? d : -d */
 _Static_assert(sizeof(pl_block_q4_0) == 18 && sizeof(pl_block_q4_1) == 20, "q4");
 _Static_assert(sizeof(pl_block_q5_0) == 22 && sizeof(pl_block_q5_1) == 24, "q5");
 _Static_assert(sizeof(pl_block_q8_0) == 34, "q8_0");
@@ -92,5 +142,11 @@ _Static_assert(sizeof(pl_block_q4_K) == 144 && sizeof(pl_block_q5_K) == 176 && s
 _Static_assert(sizeof(pl_block_q2_K) == 84 && sizeof(pl_block_q3_K) == 110, "K");
 _Static_assert(sizeof(pl_block_iq4_nl) == 18 && sizeof(pl_block_iq4_xs) == 136, "iq4");
 _Static_assert(sizeof(pl_block_mxfp4) == 17, "mxfp4");
+_Static_assert(sizeof(pl_block_iq2_xxs) == 66 && sizeof(pl_block_iq2_xs) == 74 && sizeof(pl_block_iq2_s) == 82,
+               "iq2");
+_Static_assert(sizeof(pl_block_iq3_xxs) == 98 && sizeof(pl_block_iq3_s) == 110, "iq3");
+_Static_assert(sizeof(pl_block_iq1_s) == 50 && sizeof(pl_block_iq1_m) == 56, "iq1");
+_Static_assert(sizeof(pl_block_tq1_0) == 54 && sizeof(pl_block_tq2_0) == 66, "tq");
+_Static_assert(sizeof(pl_block_nvfp4) == 36 && sizeof(pl_block_q1_0) == 18, "nvfp4, q1_0");
 
 #endif

@@ -74,6 +74,11 @@ class TensorInfo:
             raise GGUFError(f"{self._part.path}: the file is closed, tensor {show(self.name)} cannot be read")
         return np.frombuffer(self._part.map, np.uint8, self.nbytes, self.offset)
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether there is code for the type: I32 tensors, for example, can be listed but not computed with."""
+        return bool(lib.pl_dequantize(self.type.id, ffi.NULL, ffi.NULL, 0) == 0)
+
     def dequantize(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The values as float32 in numpy's order (shape reversed); ModelError if the type has no kernel."""
         out = np.empty(self.shape[::-1], np.float32)
