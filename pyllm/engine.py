@@ -91,7 +91,12 @@ class Request:
     ignore_eos: bool = False
     score: bool = False
     progress: Callable[[int, int], None] | None = None
+    cancel: threading.Event | None = None  # the caller's own: only read here
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def unwanted(self) -> bool:
+        return self.cancelled.is_set() or (self.cancel is not None and self.cancel.is_set())
 
 
 class _Run:
@@ -106,7 +111,7 @@ class _Run:
         self.created = time.perf_counter()
         self.started = self.first = 0.0
         self.stop = StopStrings(request.stop)
-        self.decoder = tokenizer.stream_decoder()
+        self.decoder = tokenizer.stream_decoder(skip_special=True)
         self.sampler: Sampler | None = None
         self.scores: npt.NDArray[np.float32] | None = None
         if request.score:
@@ -133,7 +138,7 @@ class _Run:
 
 
 class Engine:
-    """Owns the backend and the thread that drives it."""
+    """Owns model, backend and the thread that drives them; that thread closes both at its end."""
 
     def __init__(self, model: Model, tokenizer: Tokenizer, backend: Backend, step: Step) -> None:
         self._model, self._tokenizer, self._backend, self._step = model, tokenizer, backend, step
@@ -163,11 +168,19 @@ class Engine:
     def cancel(self, request: Request) -> None:
         """End a request after the step that is running, with what it has."""
         request.cancelled.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the requests again."""
         with self._wake:
             self._wake.notify()
 
     def close(self) -> None:
-        """End all requests and the thread."""
+        """End all requests and the thread, and free the memory.
+
+        Called on the engine thread (by a callback, or by the garbage collector that happens to run there) it
+        returns at once, and the thread ends after the step.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -177,25 +190,33 @@ class Engine:
     # ---- the engine thread -----------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._inbox or self._scheduler.busy or self._closing):
-                    self._wake.wait()
-                closing = self._closing
-                while self._inbox:
-                    run = self._inbox.popleft()
-                    self._runs[run.seq] = run
-                    self._scheduler.add(run.seq)
-            for run in list(self._runs.values()):
-                if closing or run.request.cancelled.is_set():
-                    self._finish(run, "cancelled")
-            if closing:
-                return
-            try:
-                self._one_step()
-            except BaseException as error:  # whatever it is, callers are waiting for an answer
-                for run in list(self._runs.values()):
-                    self._end(run, error)
+        try:
+            while self._next():
+                try:
+                    self._one_step()
+                except BaseException as error:  # whatever it is, callers are waiting for an answer
+                    for run in list(self._runs.values()):
+                        self._end(run, error)
+        finally:
+            self._backend.close()
+            self._model.close()
+            if self._tracer:
+                self._tracer.close()
+
+    def _next(self) -> bool:
+        """Wait for work, and take requests in and cancelled ones out; False at the end."""
+        with self._wake:
+            while not (self._inbox or self._scheduler.busy or self._closing):
+                self._wake.wait()
+            closing = self._closing
+            while self._inbox:
+                run = self._inbox.popleft()
+                self._runs[run.seq] = run
+                self._scheduler.add(run.seq)
+        for run in list(self._runs.values()):
+            if closing or run.request.unwanted:
+                self._finish(run, "cancelled")
+        return not closing
 
     def _one_step(self) -> None:
         chunks = self._scheduler.schedule()
@@ -247,7 +268,7 @@ class Engine:
     def _take(self, run: _Run, chunk: Chunk, row: int) -> None:
         """Use a chunk's results: logits rows [row, row + n_out) of the step."""
         request = run.request
-        if request.progress:
+        if request.progress and chunk.start < len(request.prompt):
             request.progress(min(run.seq.n_computed, len(request.prompt)), len(request.prompt))
         if run.scores is not None:
             rows = slice(chunk.start, chunk.start + chunk.n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import queue
 import threading
@@ -110,7 +111,7 @@ class LLM:
                 backend.close()
             self.model.close()
             raise
-        self._close = weakref.finalize(self, _close, self._engine, backend, self.model)
+        self._close = weakref.finalize(self, self._engine.close)
         self._template: ChatTemplate | None = None
         #: seconds that loading took
         self.load_time = time.perf_counter() - started
@@ -178,7 +179,7 @@ class LLM:
         if isinstance(prompt, str):
             ids = self.tokenizer.encode(prompt, add_special=True, parse_special=True)
         else:
-            ids = [int(i) for i in prompt]
+            ids = [operator.index(i) for i in prompt]
             for i in ids:
                 if not 0 <= i < self.n_vocab:
                     raise ValueError(f"token id {i} is outside the vocabulary of {self.n_vocab}")
@@ -208,17 +209,20 @@ class LLM:
     ) -> Request:
         if params is not None and sampling:
             raise TypeError(f"give either params or {', '.join(sampling)}, not both")
-        if max_tokens is not None and max_tokens < 1:
+        if max_tokens is not None and operator.index(max_tokens) < 1:
             raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        if not all(isinstance(s, str) for s in stops):
+            raise TypeError(f"stop is {stop!r}, expected a string or several")
         return Request(
             prompt=self._prompt_ids(prompt),
             params=params or SamplingParams(**sampling),
             sink=sink,
             max_tokens=max_tokens,
-            stop=[stop] if isinstance(stop, str) else list(stop or ()),
+            stop=stops,
             ignore_eos=ignore_eos,
             progress=progress,
-            cancelled=cancel or threading.Event(),
+            cancel=cancel,
         )
 
     @overload
@@ -266,7 +270,7 @@ class LLM:
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         request = self._request(prompt, events.put, **options)
         self._engine.submit(request)
-        return Stream(self._engine, request, events)
+        return Stream(self, self._engine, request, events)
 
     @overload
     def chat(self, messages: Sequence[Message], *, stream: Literal[False] = False, **options: Any) -> Completion: ...
@@ -289,7 +293,7 @@ class LLM:
             params=SamplingParams(),
             sink=_indexed(events, 0),
             score=True,
-            cancelled=cancel or threading.Event(),
+            cancel=cancel,
         )
         result: npt.NDArray[np.float32] = self._wait([request], events)[0]
         return result
@@ -304,16 +308,34 @@ class LLM:
     async def agenerate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Completion | list[Completion]:
         """generate without blocking the event loop; cancelling the task cancels the request."""
         prompts, many = _as_list(prompt)
-        streams = [self.astream(p, **options) for p in prompts]
-        results = await asyncio.gather(*(last(s) for s in streams))
+        streams = self._astreams(prompts, options)
+        try:
+            results = await asyncio.gather(*(last(s) for s in streams))
+        except BaseException:
+            for stream in streams:
+                stream.cancel()
+            raise
         return list(results) if many else results[0]
 
     def astream(self, prompt: Prompt, **options: Any) -> AsyncStream:
-        """stream as an async iterator."""
-        sink = AsyncSink(asyncio.get_running_loop())
-        request = self._request(prompt, sink, **options)
-        self._engine.submit(request)
-        return AsyncStream(self._engine, request, sink)
+        """stream as an async iterator. What is wrong with the request is raised when the first piece is awaited."""
+        return self._astreams([prompt], options)[0]
+
+    def _astreams(self, prompts: list[Prompt], options: dict[str, Any]) -> list[AsyncStream]:
+        """Submit together, from a thread of its own: tokenizing a long text takes time."""
+        loop = asyncio.get_running_loop()
+        sinks = [AsyncSink(loop) for _ in prompts]
+        events = [threading.Event() for _ in prompts]
+
+        def submit() -> None:
+            requests = [self._request(p, sink, **options) for p, sink in zip(prompts, sinks, strict=True)]
+            for request, event in zip(requests, events, strict=True):
+                request.cancelled = event
+            self._engine.submit(*requests)
+
+        ready = loop.run_in_executor(None, submit)
+        ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # told by the stream, if anyone listens
+        return [AsyncStream(self, self._engine, sink, e, ready) for sink, e in zip(sinks, events, strict=True)]
 
     @overload
     async def achat(
@@ -326,7 +348,8 @@ class LLM:
         self, messages: Sequence[Message], *, stream: bool = False, **options: Any
     ) -> Completion | AsyncStream:
         """chat without blocking the event loop."""
-        ids = self.apply_chat_template(messages, **options.pop("template_kwargs", {}))
+        kwargs = options.pop("template_kwargs", {})
+        ids = await asyncio.to_thread(self.apply_chat_template, messages, **kwargs)
         return self.astream(ids, **options) if stream else await self.agenerate(ids, **options)
 
     # ---- the end ---------------------------------------------------------------------------------------------
@@ -345,12 +368,6 @@ class LLM:
 
     def __repr__(self) -> str:
         return f"<pyllm.LLM {self.path.name} n_ctx={self.n_ctx} n_threads={self.n_threads}>"
-
-
-def _close(engine: Engine, backend: CpuBackend, model: Model) -> None:
-    engine.close()
-    backend.close()
-    model.close()
 
 
 def _as_list(prompt: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,8 +16,9 @@ class Stream(Iterator[str]):
     """Text of one answer as it is made. `completion` holds the whole answer once the iterator has ended; cancel()
     (from any thread), close() or leaving a with block ends it early."""
 
-    def __init__(self, engine: Engine, request: Request, events: queue.SimpleQueue[Any]) -> None:
-        self._engine, self._request, self._events = engine, request, events
+    def __init__(self, owner: object, engine: Engine, request: Request, events: queue.SimpleQueue[Any]) -> None:
+        """owner: the LLM, which lives as long as its answer is under way."""
+        self._owner, self._engine, self._request, self._events = owner, engine, request, events
         self.completion: Completion | None = None
         self._failed = False
 
@@ -24,9 +26,9 @@ class Stream(Iterator[str]):
         while self.completion is None and not self._failed:
             event = self._events.get()
             if isinstance(event, Completion):
-                self.completion = event
+                self.completion, self._owner = event, None
             elif isinstance(event, BaseException):
-                self._failed = True
+                self._failed, self._owner = True, None
                 raise event
             elif event.text:
                 text: str = event.text
@@ -64,21 +66,25 @@ class AsyncSink:
 
 
 class AsyncStream(AsyncIterator[str]):
-    """Stream for `async for`; aclose() or cancel() ends it early."""
+    """Stream for `async for`; aclose() or cancel() ends it early. Errors of the request come with the first piece."""
 
-    def __init__(self, engine: Engine, request: Request, sink: AsyncSink) -> None:
-        self._engine, self._request, self._sink = engine, request, sink
+    def __init__(
+        self, owner: object, engine: Engine, sink: AsyncSink, cancelled: threading.Event, ready: asyncio.Future[None]
+    ) -> None:
+        """ready: done once the request, which `cancelled` belongs to, is with the engine."""
+        self._owner, self._engine, self._sink, self._cancelled, self._ready = owner, engine, sink, cancelled, ready
         self.completion: Completion | None = None
         self._failed = False
 
     async def __anext__(self) -> str:
         try:
             while self.completion is None and not self._failed:
+                await self._submitted()
                 event = await self._sink.events.get()
                 if isinstance(event, Completion):
-                    self.completion = event
+                    self.completion, self._owner = event, None
                 elif isinstance(event, BaseException):
-                    self._failed = True
+                    self._failed, self._owner = True, None
                     raise event
                 elif event.text:
                     text: str = event.text
@@ -88,9 +94,19 @@ class AsyncStream(AsyncIterator[str]):
             raise
         raise StopAsyncIteration
 
+    async def _submitted(self) -> None:
+        try:
+            await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._failed, self._owner = True, None
+            raise
+
     def cancel(self) -> None:
         """Stop after the step that is running."""
-        self._engine.cancel(self._request)
+        self._cancelled.set()
+        self._engine.wake()
 
     async def aclose(self) -> None:
         if self.completion is None and not self._failed:

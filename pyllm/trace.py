@@ -8,10 +8,13 @@ ranges and views serve any comparison of two backends or levels.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
 from typing import TextIO
+
+import numpy as np
 
 from .backend import Backend, Step
 from .compile import Program
@@ -33,6 +36,7 @@ class Tracer:
 
     def run(self, backend: Backend, step: Step) -> None:
         counts = {ROWS_T: step.n_tokens, ROWS_O: step.n_out}
+        lines = []
         for index, op in enumerate(self.program.ops):
             start = time.perf_counter()
             backend.run(index, index + 1)
@@ -47,8 +51,19 @@ class Tracer:
             view = op.dst[0]
             if view is not None and view.buf == "arena" and counts[view.rows]:
                 y = backend.read(view, counts[view.rows])
-                line |= {"shape": list(y.shape), "mean": float(y.mean()), "std": float(y.std())}
-                line["first"] = [float(v) for v in y[0, :4]]
-            self.out.write(json.dumps(line) + "\n")
+                line |= {"shape": list(y.shape), "mean": _number(y.mean()), "std": _number(y.std())}
+                line["first"] = [_number(v) for v in y[0, :4]]
+            lines.append(json.dumps(line) + "\n")
+        self.out.write("".join(lines))
         self.out.flush()
         self.n_steps += 1
+
+    def close(self) -> None:
+        if self.out is not sys.stderr:
+            self.out.close()
+
+
+def _number(value: np.float32) -> float | None:
+    """As JSON can hold it: null for what is not finite."""
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -23,7 +23,7 @@ int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim) {
   return n_kv > 0 && head_dim > 0 ? n_kv * head_bytes(type, head_dim) : 0;
 }
 
-/* int8 of x [32] with one float16 scale: round(x / d), d the stored scale. */
+/* int8 of x [32] with one float16 scale: round(x / d), d the stored scale; -127 for NaN. */
 static uint16_t quantize32(const float *x, int8_t *q) {
   float amax = 0;
   for (int i = 0; i < 32; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
@@ -31,7 +31,7 @@ static uint16_t quantize32(const float *x, int8_t *q) {
   float d = pl_f16_f32(h), inv = d > 0 ? 1.0f / d : 0;
   for (int i = 0; i < 32; i++) {
     float v = rintf(x[i] * inv);
-    q[i] = (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
+    q[i] = (int8_t)(v >= -127 ? v > 127 ? 127 : v : -127);
   }
   return h;
 }

@@ -112,6 +112,13 @@ class Hparams:
         theta^(-2i/n_rot) (RoFormer), divided by `divisors` where the file has rope_freqs (Llama 3.1), by the factor
         (linear: Chen et al. 2023), or blended per frequency (YaRN: Peng et al. 2023, with its attention temperature).
         """
+        with np.errstate(all="ignore"):
+            inv, factor = self._rope_frequencies(divisors)
+        if not (np.isfinite(inv).all() and math.isfinite(factor)):
+            raise ModelError("the file's rope keys or rope_freqs give rotary frequencies that are not finite")
+        return inv, factor
+
+    def _rope_frequencies(self, divisors: npt.NDArray[np.float32] | None) -> tuple[npt.NDArray[np.float32], float]:
         scaling = self.rope_scaling
         i = np.arange(0, self.n_rot, 2, dtype=np.float64)
         inv = 1.0 / self.rope_theta ** (i / self.n_rot)
@@ -129,8 +136,11 @@ class Hparams:
             """The (fractional) dimension whose wave turns `rotations` times within the original context."""
             return self.n_rot * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(self.rope_theta))
 
-        low = max(math.floor(dimension(scaling.beta_fast)), 0)
-        high = min(math.ceil(dimension(scaling.beta_slow)), self.n_rot - 1)
+        try:
+            low = max(math.floor(dimension(scaling.beta_fast)), 0)
+            high = min(math.ceil(dimension(scaling.beta_slow)), self.n_rot - 1)
+        except (ArithmeticError, ValueError) as error:
+            raise ModelError(f"the file's YaRN scaling cannot be computed: {error}") from error
         ramp = np.clip((np.arange(self.n_rot // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
         inv = inv / scaling.factor * ramp + inv * (1.0 - ramp)
         return inv.astype(np.float32), scaling.attn_factor * (0.1 * math.log(scaling.factor) + 1.0)
