@@ -2,9 +2,9 @@
 
     python -m bench.kernels [--level avx2] [mm_Q4]
 
-Builds checkkern (or takes the one that the environment variable PYLLM_CHECKKERN names), asks it for the machine's limits (read
-bandwidth; 8-bit dot products and float multiply-adds of each level's best instructions) and for its benchmarks. A
-matmul with one token is held against the bandwidth, one with many against the arithmetic of its level.
+Builds checkkern (or takes the one that the environment variable PYLLM_CHECKKERN names), asks it for the machine's
+limits (read bandwidth; 8-bit dot products and float multiply-adds of each level's best instructions) and for its
+benchmarks. A matmul with one token is held against the bandwidth, one with many against the arithmetic of its level.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def limit_of(kernel: str, nt: int | None, limits: dict[str, float]) -> tuple[str
 def table(results: list[dict[str, Any]], limits: dict[str, float]) -> str:
     """Markdown: limits, then a line per kernel and size."""
     lines = ["| limit of one thread | |", "|---|--:|"]
-    lines += [f"| {name.replace('_per_s', '/s').replace('_', ' ')} | {value:.1f} |" for name, value in limits.items()]
+    for name, value in limits.items():
+        words = name.replace("_per_s", "/s").replace("_", " ").replace("gb", "GB").replace("gop", "GOP")
+        lines.append(f"| {words} | {value:.1f} |")
     lines += ["", "| kernel | tokens | cycles/call | GB/s | GOP/s | of the limit |", "|---|--:|--:|--:|--:|--:|"]
     for r in results:
         bound = limit_of(r["kernel"], r["nt"], limits)
