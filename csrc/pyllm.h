@@ -48,7 +48,9 @@ PL_API int32_t pl_cpu_best(void);
 /* Number of levels this library was built with, and their names in ascending order ("ref", "avx2", ...). */
 PL_API int32_t pl_cpu_levels(void);
 PL_API const char *pl_cpu_level_name(int32_t level);
-/* Choose a level <= pl_cpu_best(). Affects programs and packs made afterwards; PL_E_ARG if out of range. */
+/* 1 if this CPU has that level, else 0. The levels of a CPU need not be all up to its best. */
+PL_API int32_t pl_cpu_has(int32_t level);
+/* Choose a level that the CPU has. Affects programs and packs made afterwards; PL_E_ARG for any other. */
 PL_API int32_t pl_cpu_set_level(int32_t level);
 
 /* ---- tables: read by Python so that no list is written twice ---------------------------------------------- */

@@ -116,7 +116,7 @@ def cpu_level() -> str:
 
 def cpu_levels() -> list[str]:
     """The levels that this CPU has, ascending."""
-    return [ffi.string(lib.pl_cpu_level_name(i)).decode() for i in range(lib.pl_cpu_best() + 1)]
+    return [ffi.string(lib.pl_cpu_level_name(i)).decode() for i in range(lib.pl_cpu_levels()) if lib.pl_cpu_has(i)]
 
 
 def kernel_table() -> list[tuple[str, str, str]]:

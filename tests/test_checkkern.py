@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, absent
 
 from pyllm._lib import ffi, lib
+from pyllm.machine import cpu_levels
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +66,7 @@ def test_every_kernel(checkkern: Path, seed: str | None) -> None:
 def test_all_levels_are_tried(checkkern: Path) -> None:
     names = _kernels(checkkern)
     assert len(names) == len(set(names))
-    for level in range(lib.pl_cpu_best() + 1):
-        name = ffi.string(lib.pl_cpu_level_name(level)).decode()
+    for name in cpu_levels():
         mine = _run(checkkern, "--list", "--level", name).stdout.split()
         assert mine == [n for n in names if n.endswith("_" + name)]
         assert f"mm_Q4_0_{name}" in mine

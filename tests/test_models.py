@@ -30,7 +30,8 @@ LLAMA_CPP = {
 TOLERANCE = 3e-4
 #: types whose weights are widened to float32 in every mode
 WIDENED = ["F32", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]
-LEVELS = [ffi.string(lib.pl_cpu_level_name(i)).decode() for i in range(lib.pl_cpu_best() + 1)]
+#: levels of this CPU by name
+LEVELS = {ffi.string(lib.pl_cpu_level_name(i)).decode(): i for i in range(lib.pl_cpu_levels()) if lib.pl_cpu_has(i)}
 
 
 def golden(request: pytest.FixtureRequest, folder: str, name: str) -> tuple[Path, dict[str, np.ndarray]]:
@@ -44,7 +45,7 @@ def golden(request: pytest.FixtureRequest, folder: str, name: str) -> tuple[Path
 @pytest.fixture(params=LEVELS)
 def level(request: pytest.FixtureRequest) -> str:
     before = lib.pl_cpu_level()
-    lib.pl_cpu_set_level(LEVELS.index(request.param))
+    lib.pl_cpu_set_level(LEVELS[request.param])
     yield request.param
     lib.pl_cpu_set_level(before)
 
@@ -135,7 +136,7 @@ def test_same_bits_whatever_runs_it(request: pytest.FixtureRequest, name: str) -
             together = llm.generate([ids[:20], ids[:50], ids[5:9]], max_tokens=8, temperature=0, ignore_eos=True)
             assert together[0].tokens == alone, options
     try:
-        for index, name_of in enumerate(LEVELS):
+        for name_of, index in LEVELS.items():
             lib.pl_cpu_set_level(index)
             with pyllm.LLM(path, n_threads=2) as llm:
                 assert bits(llm, ids) == want, name_of

@@ -3,7 +3,7 @@
 #define PL_CPU_H
 #include <stdint.h>
 
-/* The best level (enum pl_level in kern/kern.h) that CPU and operating system support. */
-int pl_cpu_detect(void);
+/* The levels (enum pl_level in kern/kern.h) that CPU and operating system support, as bits 1 << level. */
+uint32_t pl_cpu_detect(void);
 
 #endif

@@ -35,10 +35,17 @@ enum { N_ENTRIES = sizeof entries / sizeof *entries };
 
 static pl_kern_table tables[PL_N_LEVELS];
 
+/* The level that each builds on. */
+static const int bases[] = {
+#define PL_LEVEL(name, base) PL_LEVEL_##base,
+#include "kern/levels.inc"
+#undef PL_LEVEL
+};
+
 /* Runs when the library is loaded, before any thread can call in. */
 __attribute__((constructor)) static void build(void) {
   for (int l = 0; l < PL_N_LEVELS; l++) {
-    if (l) tables[l] = tables[l - 1];
+    tables[l] = tables[bases[l]];
     for (int i = 0; i < N_ENTRIES; i++)
       if (entries[i].level_id == l)
         memcpy((char *)&tables[l] + entries[i].slot, &entries[i].fn, sizeof entries[i].fn);
@@ -48,15 +55,13 @@ __attribute__((constructor)) static void build(void) {
 const pl_kern_table *pl_kern_at(int level) { return &tables[level]; }
 const pl_kern_table *pl_kern(void) { return &tables[pl_cpu_level()]; }
 
-/* Whether entry i is the one the current level uses: the highest at or below it with that slot. */
+/* Whether entry i is the one the current level uses: its own, or the next on the way down. */
 static int in_use(int i) {
-  int level = pl_cpu_level();
-  if (entries[i].level_id > level) return 0;
-  for (int j = 0; j < N_ENTRIES; j++)
-    if (entries[j].slot == entries[i].slot && entries[j].level_id <= level &&
-        entries[j].level_id > entries[i].level_id)
-      return 0;
-  return 1;
+  for (int level = pl_cpu_level();; level = bases[level]) {
+    for (int j = 0; j < N_ENTRIES; j++)
+      if (entries[j].slot == entries[i].slot && entries[j].level_id == level) return i == j;
+    if (level == PL_LEVEL_ref) return 0;
+  }
 }
 
 int32_t pl_kernel_at(int32_t n, pl_kernel_info *out) {

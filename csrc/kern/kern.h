@@ -97,13 +97,14 @@ typedef struct pl_kern_table {
 } pl_kern_table;
 
 enum pl_level {
-#define PL_LEVEL(name) PL_LEVEL_##name,
+#define PL_LEVEL(name, base) PL_LEVEL_##name,
 #include "kern/levels.inc"
 #undef PL_LEVEL
   PL_N_LEVELS
 };
 
-/* The tables, one per level, each starting as a copy of the level below; built once, then constant. */
+/* The tables, one per level, each starting as a copy of the one of the level that it builds on; built once, then
+ * constant. */
 const pl_kern_table *pl_kern_at(int level);
 /* The table of the level in use. */
 const pl_kern_table *pl_kern(void);

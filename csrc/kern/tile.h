@@ -6,7 +6,12 @@
 #include "kern/kern.h"
 
 #define PL_INLINE static inline __attribute__((always_inline))
+/* Loops over tiles must be unrolled whole, or their arrays lie in memory instead of registers. */
+#if defined(__clang__)
+#define PL_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define PL_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* A room's file defines tile(w, k, a, stride, y, NT): NT activation rows times one panel. PL_MM makes the kernel
  * of it, with NT a constant: tiles of 4, then the rest. */

@@ -61,6 +61,11 @@ static uint64_t read_memory(const uint64_t *p) {
 #define FLOAT_AVX512(v) v = _mm512_fmadd_ps(v, v, v);
 PEAK(int8_avx2, AVX2, "+x", __m256i, _mm256_set1_epi8(1), INT8_AVX2)
 PEAK(float_avx2, AVX2, "+x", __m256, _mm256_set1_ps(0.5f), FLOAT_AVX2)
+#if defined(PL_HAVE_AVXVNNI)
+#define AVXVNNI __attribute__((target("avx2,fma,avxvnni")))
+#define INT8_AVXVNNI(v) v = _mm256_dpbusd_avx_epi32(v, _mm256_set1_epi8(1), _mm256_set1_epi8(2));
+PEAK(int8_avxvnni, AVXVNNI, "+x", __m256i, _mm256_set1_epi8(1), INT8_AVXVNNI)
+#endif
 PEAK(int8_avx512, AVX512, "+v", __m512i, _mm512_set1_epi8(1), INT8_AVX512)
 PEAK(float_avx512, AVX512, "+v", __m512, _mm512_set1_ps(0.5f), FLOAT_AVX512)
 #elif defined(__aarch64__)
@@ -105,11 +110,15 @@ void limits(int json) {
   if (json) printf("{");
   print_limit(json, &first, "read_gb_per_s", best(read_all, READ_BYTES));
 #if defined(__x86_64__)
-  if (pl_cpu_best() >= PL_LEVEL_avx2) {
+  if (pl_cpu_has(PL_LEVEL_avx2)) {
     print_limit(json, &first, "int8_gop_per_s_avx2", best(int8_avx2, 2.0 * 32 * CHAINS * LOOPS));
     print_limit(json, &first, "float_gop_per_s_avx2", best(float_avx2, 2.0 * 8 * CHAINS * LOOPS));
   }
-  if (pl_cpu_best() >= PL_LEVEL_avx512) {
+#if defined(PL_HAVE_AVXVNNI)
+  if (pl_cpu_has(PL_LEVEL_avxvnni))
+    print_limit(json, &first, "int8_gop_per_s_avxvnni", best(int8_avxvnni, 2.0 * 32 * CHAINS * LOOPS));
+#endif
+  if (pl_cpu_has(PL_LEVEL_avx512)) {
     print_limit(json, &first, "int8_gop_per_s_avx512", best(int8_avx512, 2.0 * 64 * CHAINS * LOOPS));
     print_limit(json, &first, "float_gop_per_s_avx512", best(float_avx512, 2.0 * 16 * CHAINS * LOOPS));
   }

@@ -158,8 +158,7 @@ int main(int argc, char **argv) {
   int passed = 0, failed = 0, first = 1;
   for (int i = 0; i < N_ENTRIES; i++) {
     const entry *e = &entries[i];
-    if (e->level_id > pl_cpu_best() || (level && strcmp(e->level, level)) || !strstr(full_name(e), filter))
-      continue;
+    if (!pl_cpu_has(e->level_id) || (level && strcmp(e->level, level)) || !strstr(full_name(e), filter)) continue;
     if (list) {
       puts(full_name(e));
       continue;
