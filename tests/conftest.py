@@ -15,6 +15,11 @@ if not (ROOT / "pyllm" / "_abi.py").exists():
     sys.path[:] = [p for p in sys.path if Path(p).resolve() != ROOT]
 
 
+def child_env(**more: str) -> dict[str, str]:
+    """An environment in which another Python, started in another folder, imports the same pyllm."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p), **more}
+
+
 def absent(what: str) -> NoReturn:
     """Skip the test for want of data; on a CI machine (environment variable CI) that is a failure instead."""
     if os.environ.get("CI"):

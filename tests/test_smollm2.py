@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, child_env
 
+sys.path.append(str(ROOT))  # behind the installed pyllm
 import pyllm
 from bench import fidelity
 from pyllm.machine import cpu_levels
@@ -140,7 +140,7 @@ print(json.dumps([cpu_level(), [out.tokens for out in outs]]))
 
 
 @pytest.mark.slow
-def test_every_cpu_level_says_the_same(smollm2: Path, llm: pyllm.LLM) -> None:
+def test_every_cpu_level_says_the_same(smollm2: Path, llm: pyllm.LLM, tmp_path: Path) -> None:
     """PYLLM_CPU=ref and every level that this CPU has: 48 tokens for each prompt."""
     prompts = [want["prompt_ids"] for want in GREEDY]
     here = [out.tokens for out in llm.generate(prompts, max_tokens=48, temperature=0, ignore_eos=True)]
@@ -149,8 +149,8 @@ def test_every_cpu_level_says_the_same(smollm2: Path, llm: pyllm.LLM) -> None:
         run = subprocess.run(
             [sys.executable, "-c", GENERATE, str(smollm2)],
             input=json.dumps(prompts),
-            env={**os.environ, "PYLLM_CPU": level, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            cwd=ROOT,
+            env=child_env(PYLLM_CPU=level),
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             check=True,
