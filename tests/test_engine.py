@@ -367,6 +367,7 @@ import os, sys, threading, time, pyllm
 def count():
     time.sleep(0.2)  # threads that have ended take a moment to be gone
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), threading.active_count()
+pyllm.LLM(sys.argv[1]).close()  # numpy has threads too
 before = count()
 for _ in range(3):
     with pyllm.LLM(sys.argv[1], n_threads=3) as llm:
@@ -379,7 +380,7 @@ print([b - a for a, b in zip(before, inside)], [b - a for a, b in zip(before, co
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux shows them")
 def test_threads_and_files_are_given_back() -> None:
     """Open: the engine's thread and two more of C's, and the model's file; closed: nothing."""
-    assert child(THREADS, str(QUANT)) in ("[3, 1, 1] [0, 0, 0]", "[3, 0, 1] [0, 0, 0]")
+    assert child(THREADS, str(QUANT)) == "[3, 1, 1] [0, 0, 0]"
 
 
 def test_signals_are_for_python(llm: pyllm.LLM) -> None:
