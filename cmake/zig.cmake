@@ -32,4 +32,7 @@ if(NOT PYLLM_ZIG)
 endif()
 set(CMAKE_C_COMPILER "${PYLLM_ZIG}" cc -target ${PYLLM_ZIG_TARGET})
 set(CMAKE_RC_COMPILER "${PYLLM_ZIG}") # asked for by CMake on Windows; there are no resources to compile
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+  set(CMAKE_C_FLAGS_INIT "-mevex512") # zig's baseline CPU turns 512-bit registers off, also where -mavx512f is given
+endif()
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
