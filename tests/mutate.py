@@ -23,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # bytes of GGUF's number types (8, 9: string, array)
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -264,10 +265,10 @@ def generate(path: Path) -> None:
         raise GGUFError(str(e)) from e
 
 
-def load(name: str) -> Callable[[Path], None]:
-    module, function = name.split(":")
-    check: Callable[[Path], None] = getattr(importlib.import_module(module), function)
-    return check
+def load(name: str) -> Any:
+    """What "module:name" names."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 # -- harness -----------------------------------------------------------------------------------------------
@@ -298,16 +299,18 @@ def run(
     seeds: range,
     check: str = "mutate:read_all",
     *,
+    source: str = "mutate:Source",
     limit: float = 5.0,
     memory: float = 2.0,
     slack: int = 64 << 20,
 ) -> Report:
     """Check the mutants of one file, in worker processes that are started again where one dies.
 
+    source: the class that makes the mutants.
     limit: seconds per mutant. memory, slack: a worker's address space may grow by its mapping of the file,
     memory times the file's size and slack bytes.
     """
-    source = Source(path)
+    made: Source = load(source)(path)
     report = Report(0, 0, [], 0.0)
     todo = list(seeds)
     while todo:
@@ -315,6 +318,7 @@ def run(
             "path": str(path),
             "seeds": todo,
             "check": check,
+            "source": source,
             "limit": limit,
             "memory": memory,
             "slack": slack,
@@ -325,7 +329,8 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            # one heap: glibc otherwise sets 64 MiB of address space aside for a new thread's
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "MALLOC_ARENA_MAX": "1"},
         )
         out, err = worker.communicate(json.dumps(job))
         if not out:
@@ -336,11 +341,11 @@ def run(
             report.worked += line["end"] == "worked"
             report.refused += line["end"] == "refused"
             if line["end"] not in ("worked", "refused"):
-                report.failures.append(Failure(path, source.mutant(line["seed"]), line["end"]))
+                report.failures.append(Failure(path, made.mutant(line["seed"]), line["end"]))
         todo = todo[len(lines) :]
         if todo:  # the worker died of the next mutant
             why = f"the process ended with {worker.returncode}\n{err.strip()[-4000:]}"
-            report.failures.append(Failure(path, source.mutant(todo.pop(0)), why))
+            report.failures.append(Failure(path, made.mutant(todo.pop(0)), why))
         elif worker.returncode:
             raise RuntimeError(f"the worker failed at its end: {err[-4000:]}")
     return report
@@ -353,7 +358,7 @@ def work() -> None:
     from pyllm.errors import GGUFError
 
     job = json.load(sys.stdin)
-    source = Source(Path(job["path"]))
+    source: Source = load(job["source"])(Path(job["path"]))
     check = load(job["check"])
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(source, Path(folder))
