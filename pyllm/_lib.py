@@ -19,7 +19,7 @@ def _path() -> str:
     override = os.environ.get("PYLLM_LIBRARY")
     if override:
         return override
-    name = {"win32": "pyllm.dll", "darwin": "libpyllm.dylib"}.get(sys.platform, "libpyllm.so")
+    name = {"win32": "libpyllm.dll", "darwin": "libpyllm.dylib"}.get(sys.platform, "libpyllm.so")
     return str(Path(__file__).with_name(name))
 
 
