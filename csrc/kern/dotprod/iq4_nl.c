@@ -1,0 +1,6 @@
+#include "kern/dotprod/mm.h"
+
+PL_PANEL_BYTES(IQ4_NL, dotprod, 32)
+PL_PACK(IQ4_NL, dotprod, pl_block_iq4_nl, 32)
+PL_TILE_ZERO(BLOCK_IQ4_NL, half4, 32, 0, 0, code_iq4)
+PL_MM(IQ4_NL, dotprod)

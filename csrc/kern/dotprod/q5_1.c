@@ -1,0 +1,6 @@
+#include "kern/dotprod/mm.h"
+
+PL_PANEL_BYTES(Q5_1, dotprod, 32)
+PL_PACK(Q5_1, dotprod, pl_block_q5_1, 32)
+PL_TILE_MIN(BLOCK_Q5_1, 128, 3, code_s5)
+PL_MM(Q5_1, dotprod)
