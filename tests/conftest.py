@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-if not (ROOT / "pyllm" / "_abi.py").exists():
+BUILT_IN_TREE = (ROOT / "pyllm" / "_abi.py").exists()
+if not BUILT_IN_TREE:
     # `python -m pytest` puts the source tree first on the path; without a build in it the installed package is meant
     sys.path[:] = [p for p in sys.path if Path(p).resolve() != ROOT]
+for _name in ("PYLLM_CHECKKERN", "PYLLM_HOME", "PYLLM_LIBRARY", "PYLLM_SHARED", "PYLLM_TEST_SMOLLM2"):
+    if os.environ.get(_name):
+        os.environ[_name] = str(Path(os.environ[_name]).expanduser().absolute())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that tests start look for pyllm in the current folder first, so it must not be the bare sources."""
+    before = Path.cwd()
+    if not BUILT_IN_TREE:
+        os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
 
 
 def child_env(**more: str) -> dict[str, str]:
