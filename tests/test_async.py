@@ -84,8 +84,9 @@ def test_the_loop_goes_on(llm: pyllm.LLM) -> None:
     """While answers take half a second, and while tokenizing and templates do, another task keeps its time."""
     slow_down(llm, 0.02)
     llm._template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
-    encode = llm.tokenizer.encode
-    llm.tokenizer.encode = lambda *a, **k: (time.sleep(0.2), encode(*a, **k))[1]  # type: ignore[method-assign]
+    encode, render = llm.tokenizer.encode, llm._template.render
+    llm.tokenizer.encode = lambda *a, **k: (time.sleep(0.5), encode(*a, **k))[1]  # type: ignore[method-assign]
+    llm._template.render = lambda *a, **k: (time.sleep(0.5), render(*a, **k))[1]  # type: ignore[method-assign]
     gaps: list[float] = []
 
     async def main() -> None:
@@ -99,7 +100,7 @@ def test_the_loop_goes_on(llm: pyllm.LLM) -> None:
         ticker.cancel()
 
     run(main())
-    assert len(gaps) > 40 and sorted(gaps)[-3] < 0.1
+    assert len(gaps) > 60 and max(gaps) < 0.4
 
 
 def test_answers_run_together(llm: pyllm.LLM) -> None:
@@ -126,6 +127,28 @@ def test_cancelling_the_task_cancels_the_request(llm: pyllm.LLM, many: bool) -> 
             await task
         await idle(llm)
         assert llm._engine.n_steps - steps < 20
+
+    run(main())
+
+
+def test_cancelling_a_task_that_reads_a_stream(llm: pyllm.LLM) -> None:
+    """Though somebody else still holds the stream."""
+    slow_down(llm, 0.005)
+
+    async def main() -> None:
+        stream, reading = llm.astream("a", **LONG), asyncio.Event()
+
+        async def read() -> None:
+            async for _ in stream:
+                reading.set()
+
+        task = asyncio.create_task(read())
+        await reading.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await idle(llm)
+        assert llm._engine.n_steps < 100
 
     run(main())
 
@@ -184,6 +207,7 @@ def test_a_stream_may_end_early(llm: pyllm.LLM, how: str) -> None:
             assert stream.completion is not None and stream.completion.finish_reason == "cancelled"
             assert len(rest) < 50
         await idle(llm)
+        assert llm._engine.n_steps < 100
 
     run(main())
 

@@ -294,6 +294,15 @@ def test_the_same_seed_gives_the_same_text_whatever_runs_beside_it() -> None:
             assert batch[0].tokens == batch[2].tokens == want != batch[1].tokens
 
 
+def test_the_sampler_sees_its_own_answer_and_the_prompt(llm: pyllm.LLM) -> None:
+    """With a penalty that nothing outweighs, no token comes twice, nor one of the prompt."""
+    prompt = [5, 6, 7]
+    options: dict[str, Any] = {"presence_penalty": 1e6, "repeat_last_n": -1}
+    tokens = greedy(llm, prompt, 40, **options).tokens
+    assert len(set(tokens) | set(prompt)) == 43
+    assert len(set(greedy(llm, prompt, 40).tokens)) < 40
+
+
 # ---- prefix reuse, few pages, cache types ------------------------------------------------------------------------
 
 
@@ -417,7 +426,7 @@ def test_the_plan_is_what_is_allocated(monkeypatch: pytest.MonkeyPatch, repack: 
         used = {w.name: w.tensor.nbytes for w in llm.model.graph.weights.values()}
     assert plan.weights_packed == taken["packed"] or (plan.weights_packed == 0 and taken["packed"] <= 64)
     assert (plan.kv, plan.scratch, plan.constants) == (taken["kv"], taken["arena"], taken["const"])
-    assert plan.threads % 2 == 0 and plan.threads > 0
+    assert plan.threads == 2 * pyllm.plan(QUANT, **(options | {"n_threads": 1})).threads > 0
     if repack and compute == "default":
         assert plan.weights_mapped == 0 and plan.weights_packed > 0
     else:
