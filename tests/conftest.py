@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ if not BUILT_IN_TREE:
 for _name in ("PYLLM_CHECKKERN", "PYLLM_HOME", "PYLLM_LIBRARY", "PYLLM_SHARED", "PYLLM_TEST_SMOLLM2"):
     if os.environ.get(_name):
         os.environ[_name] = str(Path(os.environ[_name]).expanduser().absolute())
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # what a shell starts in the background ignores Ctrl-C, and so would the programs whose Ctrl-C is tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
