@@ -1,15 +1,10 @@
 #include "kern/avx2/mm.h"
+#include "kern/avx2/transpose.h"
 
 /* Panel: [k][16] values. */
 int64_t pl_panel_bytes_BF16_avx2(int64_t k) { return round64(k * 16 * (int64_t)sizeof(uint16_t)); }
 
-void pl_pack_BF16_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
-  uint16_t *p = panel;
-  for (int r = 0; r < PL_PANEL; r++) {
-    const uint16_t *w = (const void *)((const uint8_t *)src + r * row_bytes);
-    for (int64_t i = 0; i < k; i++) p[i * PL_PANEL + r] = r < nr ? w[i] : 0;
-  }
-}
+PL_PACK_FLOAT(BF16, uint16_t, transpose_u16)
 
 PL_INLINE __m256 bf16x8(const uint8_t *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));

@@ -1,15 +1,10 @@
 #include "kern/avx2/mm.h"
+#include "kern/avx2/transpose.h"
 
 /* Panel: [k][16] values. */
 int64_t pl_panel_bytes_F32_avx2(int64_t k) { return round64(k * 16 * (int64_t)sizeof(float)); }
 
-void pl_pack_F32_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel) {
-  float *p = panel;
-  for (int r = 0; r < PL_PANEL; r++) {
-    const float *w = (const void *)((const uint8_t *)src + r * row_bytes);
-    for (int64_t i = 0; i < k; i++) p[i * PL_PANEL + r] = r < nr ? w[i] : 0;
-  }
-}
+PL_PACK_FLOAT(F32, float, transpose_f32)
 
 PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
   __m256 acc[4][2];
