@@ -33,9 +33,10 @@ def child(code: str, path: Path) -> object:
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    env = {k: v for k, v in child_env(MALLOC_ARENA_MAX="1").items() if not k.startswith("COV")}  # coverage takes memory
     run = subprocess.run(
         [sys.executable, "-c", PRELUDE + code, str(path)],
-        env=child_env(MALLOC_ARENA_MAX="1"),
+        env=env,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (STACK, hard)),
         capture_output=True,
         text=True,
