@@ -1,5 +1,6 @@
 /* tiles.h: the tiles of the dotprod and i8mm rooms, in terms of what their mm.h define: columns of PL_REGS registers, the
- * dot products of half a block, and what belongs to columns and to rows. */
+ * dot products of half a block, and what belongs to columns and to rows. The loop over blocks is the hot one of each
+ * kernel; bench/mca.md has its cycles. */
 
 #define PL_EACH(c, i) \
   PL_UNROLL for (int c = 0; c < PL_COLS_OF(NT); c++) PL_UNROLL for (int i = 0; i < PL_REGS; i++)

@@ -5,7 +5,7 @@
  * sequence of blocks of 32 values: scales of 16 rows, then codes in lines of 16 bytes, byte r for row r. Nibble
  * line i holds value i in its low and 16 + i in its high nibbles. Codes are stored centred around zero, in two's
  * complement, so that products add up in int16 as long as possible; a type whose codes are not centred makes up
- * for it with the activation's sums. */
+ * for it with the activation's sums. Cycles of the loops over blocks: bench/mca.md. */
 #ifndef PL_NEON_MM_H
 #define PL_NEON_MM_H
 #include <arm_neon.h>
