@@ -34,6 +34,15 @@ def build(folder: str) -> Path:
     return Path(folder) / "checkkern"
 
 
+def machine_limits(threads: int = 1) -> dict[str, float]:
+    """What checkkern --limits finds for so many threads together."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkkern = os.environ.get("PYLLM_CHECKKERN") or str(build(folder))
+        command = [checkkern, "--limits", "--threads", str(threads), "--json"]
+        found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return found
+
+
 def limit_of(kernel: str, nt: int | None, limits: dict[str, float]) -> tuple[str, float] | None:
     """What bounds a kernel: (the result's field, the limit); None where no limit of the machine applies."""
     if not kernel.startswith(("mm_", "qk_", "av_")):

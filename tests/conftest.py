@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +16,14 @@ BUILT_IN_TREE = (ROOT / "pyllm" / "_abi.py").exists()
 if not BUILT_IN_TREE:
     # `python -m pytest` puts the source tree first on the path; without a build in it the installed package is meant
     sys.path[:] = [p for p in sys.path if Path(p).resolve() != ROOT]
-for _name in ("PYLLM_CHECKKERN", "PYLLM_HOME", "PYLLM_LIBRARY", "PYLLM_SHARED", "PYLLM_TEST_SMOLLM2"):
+for _name in (
+    "PYLLM_CHECKKERN",
+    "PYLLM_HOME",
+    "PYLLM_LIBRARY",
+    "PYLLM_SHARED",
+    "PYLLM_TEST_MODELS",
+    "PYLLM_TEST_SMOLLM2",
+):
     if os.environ.get(_name):
         os.environ[_name] = str(Path(os.environ[_name]).expanduser().absolute())
 
@@ -76,3 +83,18 @@ def smollm2() -> Path:
         return resolve("smollm2")
     except DownloadError as e:
         absent(f"SmolLM2 cannot be fetched ({e}): set PYLLM_TEST_SMOLLM2")
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Callable[[str], Path]:
+    """real_model(name): a model that tests/fetch_models.py has fetched. Skips where it was not: other people's uploads
+    may vanish, on a CI machine too."""
+    import fetch_models
+
+    def find(name: str) -> Path:
+        path = fetch_models.find(name)
+        if path is None:
+            pytest.skip(f"{name} is not in {fetch_models.folder()}: python tests/fetch_models.py {name}")
+        return path
+
+    return find

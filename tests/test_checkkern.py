@@ -103,6 +103,12 @@ def test_usage(checkkern: Path) -> None:
 
 def test_benchmarks(checkkern: Path) -> None:
     rows = json.loads(_run(checkkern, "--bench", "--json", "--level", "ref", "rope").stdout)
-    assert rows and all(
-        r["kernel"] == "rope_ref" and r["cycles_per_call"] > 0 and r["gb_per_s"] > 0 for r in rows
-    )
+    assert rows and all(r["kernel"] == "rope_ref" and r["cycles_per_call"] > 0 and r["gb_per_s"] > 0 for r in rows)
+
+
+def test_limits(checkkern: Path) -> None:
+    """Two threads do more together than half of one."""
+    one, two = (json.loads(_run(checkkern, "--limits", "--json", "--threads", n).stdout) for n in ("1", "2"))
+    assert one.keys() == two.keys() and one["read_gb_per_s"] > 0
+    assert all(two[name] > one[name] / 2 > 0 for name in one)
+    assert _run(checkkern, "--limits", "--threads", "0").returncode == 2

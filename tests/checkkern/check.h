@@ -76,6 +76,6 @@ int is_q8_type(int type);
 /* Time kernel e; prints a line, or appends JSON. */
 void bench(const entry *e, int json, int *first);
 /* Print what the machine can do at best. */
-void limits(int json);
+void limits(int json, int n_threads);
 
 #endif

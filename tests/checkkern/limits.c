@@ -1,18 +1,19 @@
 /* limits.c: what this machine can do at best, the yardstick of the benchmarks: reading memory, 8-bit dot products and
- * float multiply-adds, by one thread. Each loop does nothing else, in code as good as hand-written; operations count
- * a multiplication and an addition as two. */
+ * float multiply-adds, by one thread or several at once. Each loop does nothing else, in code as good as
+ * hand-written; operations count a multiplication and an addition as two. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/pool.h"
 #include "check.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 256 << 20, LOOPS = 1 << 22, CHAINS = 12 };
+enum { READ_BYTES = 256 << 20, MOST_BYTES = 1 << 30, LOOPS = 1 << 22, CHAINS = 12, MAX_THREADS = 256 };
 
 static double cpu_seconds(void) {
   struct timespec t;
@@ -21,9 +22,9 @@ static double cpu_seconds(void) {
 }
 
 /* 64-byte lines are touched once each; the prefetchers fetch them whole. */
-static uint64_t read_memory(const uint64_t *p) {
+static uint64_t read_memory(const uint64_t *p, size_t bytes) {
   uint64_t a = 0, b = 0, c = 0, d = 0;
-  for (int64_t i = 0; i < READ_BYTES / 8; i += 32) {
+  for (size_t i = 0; i < bytes / 8; i += 32) {
     a += p[i];
     b += p[i + 8];
     c += p[i + 16];
@@ -84,48 +85,70 @@ static void print_limit(int json, int *first, const char *name, double value) {
   *first = 0;
 }
 
-/* The best of several runs: 10^9 units of `amount` per second. */
-static double best(double (*run)(void), double amount) {
+static uint64_t *memory;
+static size_t slice; /* bytes that each thread reads */
+static volatile uint64_t sink;
+
+typedef struct job {
+  double (*run)(void); /* NULL: read this thread's slice of memory */
+  pl_pool *pool;
+  double seconds[MAX_THREADS];
+} job;
+
+static double read_slice(int tid) {
+  double start = cpu_seconds();
+  sink = read_memory(memory + (size_t)tid * slice / 8, slice);
+  return cpu_seconds() - start;
+}
+
+static void work(void *ctx, int tid, int n_threads) {
+  job *j = ctx;
+  (void)n_threads;
+  pl_pool_barrier(j->pool);
+  j->seconds[tid] = j->run ? j->run() : read_slice(tid);
+}
+
+/* The best of several runs by all threads at once: 10^9 units per second, where each thread does `amount`. */
+static double best(pl_pool *pool, double (*run)(void), double amount) {
   double most = 0;
+  job j = {run, pool, {0}};
   for (int i = 0; i < 5; i++) {
-    double s = run();
-    if (amount / s * 1e-9 > most) most = amount / s * 1e-9;
+    double total = 0;
+    pl_pool_run(pool, work, &j);
+    for (int t = 0; t < pl_pool_threads(pool); t++) total += amount / j.seconds[t] * 1e-9;
+    if (total > most) most = total;
   }
   return most;
 }
 
-static uint64_t *memory;
-static volatile uint64_t sum;
-static double read_all(void) {
-  double start = cpu_seconds();
-  sum = read_memory(memory);
-  return cpu_seconds() - start;
-}
-
-void limits(int json) {
+void limits(int json, int n_threads) {
   int first = 1;
-  memory = pl_mem_alloc(READ_BYTES);
-  if (!memory) exit(2);
-  memset(memory, 1, READ_BYTES);
+  for (slice = READ_BYTES; slice * (size_t)n_threads > MOST_BYTES;) slice /= 2;
+  size_t bytes = slice * (size_t)n_threads;
+  memory = pl_mem_alloc((int64_t)bytes);
+  pl_pool *pool = pl_pool_new(n_threads);
+  if (!memory || !pool) exit(2);
+  memset(memory, 1, bytes);
   if (json) printf("{");
-  print_limit(json, &first, "read_gb_per_s", best(read_all, READ_BYTES));
+  print_limit(json, &first, "read_gb_per_s", best(pool, NULL, (double)slice));
 #if defined(__x86_64__)
   if (pl_cpu_has(PL_LEVEL_avx2)) {
-    print_limit(json, &first, "int8_gop_per_s_avx2", best(int8_avx2, 2.0 * 32 * CHAINS * LOOPS));
-    print_limit(json, &first, "float_gop_per_s_avx2", best(float_avx2, 2.0 * 8 * CHAINS * LOOPS));
+    print_limit(json, &first, "int8_gop_per_s_avx2", best(pool, int8_avx2, 2.0 * 32 * CHAINS * LOOPS));
+    print_limit(json, &first, "float_gop_per_s_avx2", best(pool, float_avx2, 2.0 * 8 * CHAINS * LOOPS));
   }
 #if defined(PL_HAVE_AVXVNNI)
   if (pl_cpu_has(PL_LEVEL_avxvnni))
-    print_limit(json, &first, "int8_gop_per_s_avxvnni", best(int8_avxvnni, 2.0 * 32 * CHAINS * LOOPS));
+    print_limit(json, &first, "int8_gop_per_s_avxvnni", best(pool, int8_avxvnni, 2.0 * 32 * CHAINS * LOOPS));
 #endif
   if (pl_cpu_has(PL_LEVEL_avx512)) {
-    print_limit(json, &first, "int8_gop_per_s_avx512", best(int8_avx512, 2.0 * 64 * CHAINS * LOOPS));
-    print_limit(json, &first, "float_gop_per_s_avx512", best(float_avx512, 2.0 * 16 * CHAINS * LOOPS));
+    print_limit(json, &first, "int8_gop_per_s_avx512", best(pool, int8_avx512, 2.0 * 64 * CHAINS * LOOPS));
+    print_limit(json, &first, "float_gop_per_s_avx512", best(pool, float_avx512, 2.0 * 16 * CHAINS * LOOPS));
   }
 #elif defined(__aarch64__)
-  print_limit(json, &first, "int8_gop_per_s_neon", best(int8_neon, 2.0 * 8 * CHAINS * LOOPS));
-  print_limit(json, &first, "float_gop_per_s_neon", best(float_neon, 2.0 * 4 * CHAINS * LOOPS));
+  print_limit(json, &first, "int8_gop_per_s_neon", best(pool, int8_neon, 2.0 * 8 * CHAINS * LOOPS));
+  print_limit(json, &first, "float_gop_per_s_neon", best(pool, float_neon, 2.0 * 4 * CHAINS * LOOPS));
 #endif
   if (json) puts("}");
-  pl_mem_free(memory, READ_BYTES);
+  pl_pool_free(pool);
+  pl_mem_free(memory, (int64_t)bytes);
 }

@@ -94,12 +94,13 @@ static int check_one(const entry *e, uint64_t seed) {
 }
 
 static const char usage[] =
-    "usage: checkkern [--level NAME] [--seed N] [--bench] [--limits] [--json] [--list] [-v] [--break HOW] "
-    "[SUBSTRING]\n"
+    "usage: checkkern [--level NAME] [--seed N] [--bench] [--limits] [--threads N] [--json] [--list] [-v] "
+    "[--break HOW] [SUBSTRING]\n"
     "  --level NAME  only the kernels of this level\n"
     "  --seed N      of the random data (default: the time)\n"
     "  --bench       time the kernels instead of checking them\n"
     "  --limits      measure what this machine can do at best\n"
+    "  --threads N   by so many threads together, at most 256 (default: 1)\n"
     "  --json        print results as JSON\n"
     "  --list        print the names of the kernels that would run\n"
     "  -v            also name the kernels that pass\n"
@@ -110,7 +111,7 @@ static const char usage[] =
 int main(int argc, char **argv) {
   const char *level = NULL, *filter = "", *how = NULL;
   uint64_t seed = (uint64_t)time(NULL);
-  int timing = 0, limit = 0, json = 0, list = 0, verbose = 0;
+  int timing = 0, limit = 0, n_threads = 1, json = 0, list = 0, verbose = 0;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--level") && i + 1 < argc)
       level = argv[++i];
@@ -118,6 +119,8 @@ int main(int argc, char **argv) {
       seed = strtoull(argv[++i], NULL, 0);
     else if (!strcmp(argv[i], "--break") && i + 1 < argc)
       how = argv[++i];
+    else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
+      n_threads = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--bench"))
       timing = 1;
     else if (!strcmp(argv[i], "--limits"))
@@ -135,8 +138,12 @@ int main(int argc, char **argv) {
       return 2;
     }
   }
+  if (n_threads < 1 || n_threads > 256) {
+    fputs(usage, stderr);
+    return 2;
+  }
   if (limit) {
-    limits(json);
+    limits(json, n_threads);
     return 0;
   }
   int known = !level;
