@@ -129,8 +129,14 @@ class Graph:
 
     # ---- ops -------------------------------------------------------------------------------------------------
 
-    def _add(self, kind: str, out: Value | None, src: list[Value | Weight | Const | Cache | None],
-             i: list[int] | None = None, f: list[float] | None = None) -> None:
+    def _add(
+        self,
+        kind: str,
+        out: Value | None,
+        src: list[Value | Weight | Const | Cache | None],
+        i: list[int] | None = None,
+        f: list[float] | None = None,
+    ) -> None:
         self.nodes.append(Node(kind, out, src, i or [], f or []))
 
     def embed(self, table: Weight, scale: float = 1.0) -> Value:
@@ -169,8 +175,19 @@ class Graph:
         self._add("rope", out, [x, table], i=[n_heads, head_dim, table.cols, int(interleaved)])
         return out
 
-    def attention(self, q: Value, k: Value, v: Value, *, n_heads: int, n_kv: int, head_dim_k: int, head_dim_v: int,
-                  scale: float, window: int = 0) -> Value:
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        n_heads: int,
+        n_kv: int,
+        head_dim_k: int,
+        head_dim_v: int,
+        scale: float,
+        window: int = 0,
+    ) -> Value:
         """Store k and v in a new layer of the cache, then [T][n_heads * head_dim_v] = softmax(scale q K^T) V over
         all earlier keys of each token's sequence (the last `window` of them if not 0)."""
         cache = Cache(len(self.caches), n_kv, head_dim_k, head_dim_v)

@@ -59,7 +59,8 @@ class LLM:
     n_batch: tokens per step at most. n_seqs: sequences per step at most.
     kv_type: type of the KV cache, "f16", "f32", "bf16" or "q8_0"; type_k and type_v set K and V apart.
     kv_tokens: tokens that the cache holds in all (default: n_ctx); sequences share it, and wait when it is full.
-    compute: "default" multiplies with 8-bit activations; "f32" widens all weights to float32, slow and exact.
+    compute: "default" multiplies with 8-bit activations, refined where it shows; "precise" refines all of them (about
+        15 bits); "f32" widens all weights to float32, slow and exact.
     repack: copy the weights into the layout of this CPU's kernels; False reads the file's mapping at every step.
     check_memory: refuse a model whose memory plan is over what is available.
     progress: called with a share from 0 to 1 while weights load.

@@ -60,9 +60,7 @@ def physical_cores() -> int:
     """Cores among the CPUs that this process may run on, counting hyperthreads of one core once."""
     cpus = logical_cpus()
     if sys.platform == "linux":
-        cores = {
-            _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus
-        }
+        cores = {_read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
         return len(cores)
     if sys.platform == "darwin":
         import subprocess

@@ -37,9 +37,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return (
-            self.weights_mapped + self.weights_packed + self.kv + self.scratch + self.threads + self.constants
-        )
+        return self.weights_mapped + self.weights_packed + self.kv + self.scratch + self.threads + self.constants
 
     def to_dict(self) -> dict[str, int | None]:
         return {**asdict(self), "total": self.total}

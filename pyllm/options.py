@@ -8,8 +8,9 @@ from dataclasses import dataclass
 DEFAULT_N_CTX = 4096
 #: Types that the KV cache can hold, by the names users give.
 KV_TYPES = ("f16", "f32", "bf16", "q8_0")
-#: What matmuls multiply with: 8-bit activations in two terms, or float32 with weights widened.
-COMPUTE_MODES = ("default", "f32")
+#: What matmuls with quantized weights multiply with: 8-bit activations, with a second 8-bit term for the blocks that
+#: need it ("default") or for all ("precise"); or float32, the weights widened ("f32").
+COMPUTE_MODES = ("default", "precise", "f32")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,24 +165,26 @@ def test_values_live_until_their_last_use(model: Model) -> None:
     assert checked >= len(program.ops)
 
 
-def test_two_terms_where_the_compiler_says() -> None:
-    """Activations of two terms have rows twice as long, and a matmul uses one term of them or both."""
-    model = Model(DATA / "quant/quant-Q4_1.gguf", ModelOptions(n_ctx=48, n_batch=6))
-    seen = set()
-    for op in model.program.ops:
-        if op.kind != "mm":
-            continue
+@pytest.mark.parametrize("compute", ["default", "precise"])
+@pytest.mark.parametrize("kind", ["Q4_1", "Q6_K"])
+def test_second_terms_where_the_compiler_says(kind: str, compute: str) -> None:
+    """Activations have rows of two terms; the op that makes them and the matmul agree on which blocks have both."""
+    model = Model(DATA / f"quant/quant-{kind}.gguf", ModelOptions(n_ctx=48, n_batch=6, compute=compute))
+    matmuls = [op for op in model.program.ops if op.kind == "mm"]
+    for op in matmuls:
         weight, act = op.src[:2]
         assert weight and act and act.type == ACT
-        use, there = op.i[:2]
-        assert 1 <= use <= there <= 2
-        assert act.cols == weight.cols * there
+        terms, some, number, unit = op.i[:4]
+        assert terms == 2
+        assert act.cols == weight.cols * 2
         assert act.stride == act.cols // 32 * lib.pl_act_bytes()
         assert act.nbytes >= act.stride * (6 if act.rows == ROWS_T else model.target.n_out)
         producer = next(o for o in reversed(model.program.ops[: model.program.ops.index(op)]) if act in o.dst)
-        assert producer.i[{"rmsnorm": 0, "quant": 0, "silu_mul": 0, "attn": 5}[producer.kind]] == there
-        seen.add((use, there))
-    assert (2, 2) in seen
+        assert producer.i[{"rmsnorm": 0, "quant": 0, "silu_mul": 0, "attn": 5}[producer.kind]] == 2
+        assert number > 0 and unit == producer.i[7] == (8 if kind == "Q6_K" and op is not matmuls[-1] else unit)
+        above = 0.0 if compute == "precise" or op is matmuls[-1] else compiler.SECOND_TERM_ABOVE
+        assert producer.f[7] == above and some == (above > 0)
+        assert producer.f[6] == compiler.FULL_BELOW
     model.close()
 
 
@@ -399,8 +402,12 @@ def test_random_graphs_of_quantized_weights(
 def test_random_graphs_of_quantized_activations(
     weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]]
 ) -> None:
-    """Two terms of 8 bits: about as good as float32 (a 2^-15th of the largest of a block)."""
-    assert check(weights[True], ops, [3, 1, 4, 1, 5], "default") < 5e-3
+    """Two terms of 8 bits: about as good as float32 (a 2^-15th of the largest of a block).
+
+    All blocks have both, in steps of few tokens and of many: as the mode says, and as the first positions do.
+    """
+    for n, compute in ((5, "precise"), (20, "precise"), (20, "default")):
+        assert check(weights[True], ops, [k * 5 % VOCAB for k in range(n)], compute) < 5e-3
 
 
 @settings(max_examples=60, deadline=None)
@@ -408,19 +415,34 @@ def test_random_graphs_of_quantized_activations(
 def test_random_graphs_of_mixed_activations(weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]]) -> None:
     """With one term here and there each matmul adds about half a percent; a wrong value is off by its size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "act_terms", lambda w: 1 if "ffn_up" in w.name else 2)
-        assert check(weights[True], ops, [3, 1, 4, 1, 5], "default") < 0.2
+        patch.setattr(compiler, "second_terms", lambda w, _: 1.0 if "ffn_up" in w.name else 0.0)
+        patch.setattr(compiler, "FULL_BELOW", 4.0)
+        for n in (5, 20):
+            assert check(weights[True], ops, [k * 5 % VOCAB for k in range(n)], "default") < 0.2
+
+
+def test_the_more_blocks_are_refined_the_smaller_the_error(
+    weights: dict[bool, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = [("norm", 0, 0, 0), ("linear", 1, 0, 1), ("add", 0, 2, 0)]
+    errors = []
+    for above in (math.inf, 1.0, 0.9, 0.0):
+        monkeypatch.setattr(compiler, "second_terms", lambda w, _, above=above: above)
+        monkeypatch.setattr(compiler, "FULL_BELOW", 0.0)
+        errors.append(check(weights[True], ops, [k * 5 % VOCAB for k in range(20)], "default"))
+    assert 5e-4 < errors[0] < 0.05
+    assert errors == sorted(errors, reverse=True) and errors[3] < errors[1] / 8
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
-def test_one_input_serves_matmuls_of_one_term_and_of_two(
+def test_one_input_serves_matmuls_that_want_some_second_terms_and_all(
     weights: dict[bool, Weights], monkeypatch: pytest.MonkeyPatch, first: int, second: int
 ) -> None:
-    """In either order; the second term is there if anyone wants it, and only who wants it reads it."""
-    monkeypatch.setattr(compiler, "act_terms", lambda w: 1 if "ffn_up" in w.name else 2)
+    """In either order; all get what the most demanding wants."""
+    monkeypatch.setattr(compiler, "second_terms", lambda w, _: math.inf if "ffn_up" in w.name else 0.0)
+    monkeypatch.setattr(compiler, "FULL_BELOW", 0.0)
     ops = [("norm", 0, 0, 0), ("linear", 1, first, 1), ("linear", 1, second, 1), ("add", 2, 3, 0)]
-    error = check(weights[True], ops, [1, 2, 3, 4, 5], "default")
-    assert 5e-4 < error < 0.05  # not as good as two, and right
+    assert check(weights[True], ops, [k * 5 % VOCAB for k in range(20)], "default") < 5e-4
 
 
 def test_a_matmul_does_not_write_over_its_input(weights: dict[bool, Weights]) -> None:

@@ -368,7 +368,7 @@ def test_cache_types() -> None:
     ids = [int(i) for i in np.random.default_rng(1).integers(0, 500, 100)]
     found = {}
     for kind in ("f32", "f16", "bf16", "q8_0"):
-        with pyllm.LLM(QUANT, n_threads=1, kv_type=kind) as llm:
+        with pyllm.LLM(QUANT, n_threads=1, kv_type=kind, compute="precise") as llm:
             found[kind] = llm.logits(ids).astype(np.float64)
     size = {k: np.sqrt(((found[k] - found["f32"]) ** 2).mean()) / found["f32"].std() for k in ("f16", "bf16", "q8_0")}
     assert 0 < size["f16"] < 4 * 2**-11

@@ -20,11 +20,13 @@
 typedef void pl_deq_fn(const void *src, float *y, int64_t n);
 
 /* mm: one panel of weight rows times nt activation rows.
- *   y [nt][16], y[t][r] = sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of y are undefined.
+ *   y [rows][16], y[at[t]][r] += sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of those rows are
+ *   undefined.
  *   w: ref: nr plain rows, row_bytes apart. Other levels: one packed panel as their pack kernel wrote it (row_bytes
  *   and nr are then ignored and all 16 columns are written).
  *   a: nt activation rows, a_stride bytes apart: pl_q8 [k/32] or float [k], by the type's column in types.inc.
- * Order, per output, starting from acc = 0 and ascending in k; products in parentheses are rounded on their own:
+ *   at [nt]: the row of y that belongs to each of them, no two the same.
+ * Order, per output, starting from acc = y[at[t]][r] and ascending in k; products in parentheses are rounded on their own:
  *   F32 F16 BF16    each k: acc = fmaf(w[k], x[k], acc), w converted exactly to float32
  *   Q4_0 Q5_0 Q8_0 IQ4_NL MXFP4
  *                   each block of 32: acc = fmaf((float)idot, (d_w * d_a), acc), idot = sum of (q - zero) * q_a or
@@ -38,10 +40,12 @@ typedef void pl_deq_fn(const void *src, float *y, int64_t n);
  *   Q2_K            likewise, then acc = fmaf(-(float)(m0 * h[0] + m1 * h[1]), (dmin * d_a), acc)
  * d_a, s_a, q_a and the sums h are the activation's (struct pl_q8). */
 typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
-                      int32_t nt, float *y);
+                      int32_t nt, const int32_t *at, float *y);
 
 /* pack: nr (<= 16) plain rows of k values, row_bytes apart, into one panel; missing rows become zeros.
- * panel_bytes(k) is the size of that panel, a multiple of 64. No pack kernel: the level's mm reads plain rows. */
+ * panel_bytes(k) is the size of that panel, a multiple of 64. A panel is a sequence of equal parts, one for each
+ * block of the type, panel_bytes(64 blocks) / 64 long: mm may be given any run of them, with k to match. No pack kernel:
+ * the level's mm reads plain rows. */
 typedef void pl_pack_fn(const void *src, int64_t row_bytes, int32_t nr, int64_t k, void *panel);
 typedef int64_t pl_panel_bytes_fn(int64_t k);
 

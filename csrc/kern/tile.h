@@ -13,12 +13,12 @@
 #define PL_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* A room's file defines tile(w, k, a, stride, y, NT): NT activation rows times one panel. PL_MM makes the kernel
+/* A room's file defines tile(w, k, a, stride, y, at, NT): NT activation rows times one panel. PL_MM makes the kernel
  * of it, with NT a constant: tiles of 4, then the rest. */
 #define PL_TILE(NT)                                                                                             \
   static __attribute__((noinline)) void tile##NT(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, \
-                                                 float *y) {                                                    \
-    tile(w, k, a, stride, y, NT);                                                                               \
+                                                 float *y, const int32_t *at) {                                 \
+    tile(w, k, a, stride, y, at, NT);                                                                           \
   }
 #define PL_MM(type, level)                                                                            \
   PL_TILE(1)                                                                                          \
@@ -26,12 +26,12 @@
   PL_TILE(3)                                                                                          \
   PL_TILE(4)                                                                                          \
   void pl_mm_##type##_##level(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, \
-                              int64_t a_stride, int32_t nt, float *y) {                               \
+                              int64_t a_stride, int32_t nt, const int32_t *at, float *y) {            \
     const uint8_t *x = a;                                                                             \
-    for (; nt >= 4; nt -= 4, x += 4 * a_stride, y += 4 * PL_PANEL) tile4(w, k, x, a_stride, y);       \
-    if (nt == 3) tile3(w, k, x, a_stride, y);                                                         \
-    if (nt == 2) tile2(w, k, x, a_stride, y);                                                         \
-    if (nt == 1) tile1(w, k, x, a_stride, y);                                                         \
+    for (; nt >= 4; nt -= 4, x += 4 * a_stride, at += 4) tile4(w, k, x, a_stride, y, at);             \
+    if (nt == 3) tile3(w, k, x, a_stride, y, at);                                                     \
+    if (nt == 2) tile2(w, k, x, a_stride, y, at);                                                     \
+    if (nt == 1) tile1(w, k, x, a_stride, y, at);                                                     \
   }
 
 /* Ask for the bytes that lie ahead of a block of this size (a constant): the weights are one long stream, and the

@@ -128,7 +128,7 @@ static void attend(const pl_run_ctx *c, const pl_op *op, int32_t s, int32_t t0, 
       pl_q8 *q = pl_at(c, act, t0 + t);
       int64_t n = (int64_t)group * hd_v, total = (int64_t)op->i[0] * hd_v;
       q += h * n / 32;
-      c->kern->quant(row, n, q, op->i[5] > 1 ? q + total / 32 : NULL);
+      pl_put_act(c, op, t0 + t, row, n, q, op->i[5] > 1 ? q + total / 32 : NULL);
     }
   }
 }

@@ -1,10 +1,15 @@
 /* mm.c: matmul. Work items are panels of 16 weight rows; a thread claims some, and runs all tokens through each
  * panel while it is in the cache. Every output is one chain over k inside one kernel call, so neither the number
  * of threads nor of tokens changes a bit. */
+#include <string.h>
+
 #include "prog/program.h"
 #include "quant/types.h"
 
-enum { Y_ROWS = 64 }; /* activation rows per kernel call */
+enum {
+  Y_ROWS = 64, /* activation rows per kernel call */
+  FEW = 4      /* tokens for which a list of second terms does not pay */
+};
 
 static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
 
@@ -53,31 +58,125 @@ static const void *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_
   return scratch;
 }
 
+/* ---- second terms of some blocks only ----
+ *
+ * What the first term of a block leaves over grows with the block's scale, so the few blocks with large scales hold most
+ * of the error. The activations then have second terms for some units of blocks only (pl_put_act), different ones for
+ * each token. Transposed into lists of tokens per unit they are multiplied with that part of a panel by the same
+ * kernels, with a small k, units ascending, and each token's chain goes on where its last unit left it. A few tokens are
+ * multiplied with all units instead: absent ones are zeros, which change nothing. */
+
+typedef struct refine {
+  uint64_t serial; /* the run and the activations (op->i[2]) that the list is of */
+  int32_t act, unit;
+  int64_t n_units;
+  int32_t *start; /* [n_units + 1] entries of unit u are start[u] .. start[u+1]-1 */
+  int32_t *token; /* [entries] */
+  float *sum;     /* [T][16] second terms of a panel */
+  pl_q8 *block;   /* [entries][unit] */
+} refine;
+
+static int is_sparse(const pl_op *op) { return op->i[1]; }
+
+static refine *lay_out(uint8_t *mem, const pl_op *op, int64_t max_rows, int64_t *bytes) {
+  refine *r = (refine *)(void *)mem;
+  int64_t units = op->src[0].cols / 32 / op->i[3], at = align64(sizeof *r);
+  int64_t start = at, token = start + align64((units + 1) * 4), sum = token + align64(units * max_rows * 4);
+  int64_t block = sum + align64(max_rows * PL_PANEL * 4);
+  *bytes = block + align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
+  if (!mem) return NULL;
+  r->unit = op->i[3];
+  r->n_units = units;
+  r->start = (int32_t *)(void *)(mem + start);
+  r->token = (int32_t *)(void *)(mem + token);
+  r->sum = (float *)(void *)(mem + sum);
+  r->block = (pl_q8 *)(void *)(mem + block);
+  return r;
+}
+
+int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows) {
+  int64_t bytes = 0;
+  if (is_sparse(op)) lay_out(NULL, op, max_rows, &bytes);
+  return bytes;
+}
+
+static int has_unit(const pl_q8 *lo, int32_t unit) {
+  for (int32_t b = 0; b < unit; b++)
+    if (lo[b].d != 0) return 1;
+  return 0;
+}
+
+/* The list of op's activations; made once for the matmuls that read them. */
+static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T) {
+  const pl_view *a = &op->src[1];
+  refine *r = (refine *)(void *)c->refine;
+  if (r->serial == c->prog->serial && r->act == op->i[2]) return r;
+  int64_t bytes, nb = op->src[0].cols / 32;
+  r = lay_out(c->refine, op, c->prog->max_tokens, &bytes);
+  r->serial = c->prog->serial;
+  r->act = op->i[2];
+  int32_t n = 0;
+  for (int64_t u = 0; u < r->n_units; u++) {
+    r->start[u] = n;
+    for (int64_t t = 0; t < T; t++) {
+      const pl_q8 *lo = (const pl_q8 *)pl_at(c, a, t) + nb + u * r->unit;
+      if (!has_unit(lo, r->unit)) continue;
+      r->token[n] = (int32_t)t;
+      for (int32_t b = 0; b < r->unit; b++) r->block[n * r->unit + b] = lo[b];
+      n++;
+    }
+  }
+  r->start[r->n_units] = n;
+  return r;
+}
+
+/* r->sum [T][16] = second terms of T tokens times the panel wp. */
+static void add_second_terms(const pl_run_ctx *c, const source *s, const refine *r, const uint8_t *wp, int32_t nr,
+                             int64_t T) {
+  int32_t type = s->type, k = r->unit * 32;
+  int64_t unit_bytes =
+      s->repack || s->w->layout == PL_PACKED ? c->kern->panel_bytes[type](64 * k) / 64 : pl_row_bytes(type, k);
+  memset(r->sum, 0, sizeof(float) * PL_PANEL * (size_t)T);
+  for (int64_t u = 0; u < r->n_units; u++) {
+    int32_t i = r->start[u], n = r->start[u + 1] - i;
+    if (n)
+      c->kern->mm[type](wp + u * unit_bytes, s->row_bytes, nr, k, r->block + (int64_t)i * r->unit,
+                        r->unit * (int64_t)sizeof(pl_q8), n, r->token + i, r->sum);
+  }
+}
+
+/* y rows for kernels that fill them one after the other. */
+static const int32_t in_order[Y_ROWS] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
+};
+
 void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
   const pl_view *w = &op->src[0], *a = &op->src[1], *bias = &op->src[2], *res = &op->src[3];
   source s = source_of(c->kern, op);
-  int32_t terms = op->i[0], n_terms = op->i[1]; /* to use, of those there are */
-  int64_t a_row = a->stride / n_terms, T = pl_rows(c->step, &op->dst[0]);
-  int64_t n_panels = (w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
-  int64_t chunk = n_panels / (c->n_threads * 8) + 1;
-  int64_t step =
-      terms == n_terms ? Y_ROWS / terms : 1; /* tokens per call: act rows in use must be evenly spaced */
-  if (terms == 1) step = Y_ROWS;
-  int64_t a_stride = terms == n_terms ? a_row : a->stride;
+  int64_t T = pl_rows(c->step, &op->dst[0]);
+  const refine *some = is_sparse(op) && T > FEW ? listed(c, op, T) : NULL;
+  int32_t terms = some ? 1 : op->i[0]; /* rows of each token that the kernel sees, evenly spaced */
+  int64_t a_stride = a->stride / terms, n_panels = (w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
+  int64_t chunk = n_panels / (c->n_threads * 8) + 1, step = Y_ROWS / terms;
   const float *b = bias->buf >= 0 ? pl_at(c, bias, 0) : NULL;
   _Alignas(64) float y[Y_ROWS * PL_PANEL];
   while (pl_claim(c, op, n_panels, chunk, &first, &last))
     for (int64_t p = first; p < last; p++) {
       int32_t nr = w->rows - p * PL_PANEL < PL_PANEL ? (int32_t)(w->rows - p * PL_PANEL) : PL_PANEL;
       const void *wp = panel(c, &s, p, nr);
+      if (some) add_second_terms(c, &s, some, wp, nr, T);
       for (int64_t t0 = 0; t0 < T; t0 += step) {
         int32_t nt = (int32_t)(T - t0 < step ? T - t0 : step);
-        c->kern->mm[s.type](wp, s.row_bytes, nr, w->cols, pl_at(c, a, t0), a_stride, nt * terms, y);
+        memset(y, 0, sizeof(float) * PL_PANEL * (size_t)(nt * terms));
+        c->kern->mm[s.type](wp, s.row_bytes, nr, w->cols, pl_at(c, a, t0), a_stride, nt * terms, in_order, y);
         for (int32_t t = 0; t < nt; t++) {
           float *out = (float *)pl_at(c, &op->dst[0], t0 + t) + p * PL_PANEL;
-          const float *yt = y + t * terms * PL_PANEL;
+          const float *hi = y + t * terms * PL_PANEL;
+          const float *lo = some ? some->sum + (t0 + t) * PL_PANEL : terms > 1 ? hi + PL_PANEL : NULL;
           float v[PL_PANEL];
-          for (int32_t r = 0; r < nr; r++) v[r] = terms > 1 ? yt[r] + yt[PL_PANEL + r] : yt[r];
+          for (int32_t r = 0; r < nr; r++) v[r] = lo ? hi[r] + lo[r] : hi[r];
           if (b)
             for (int32_t r = 0; r < nr; r++) v[r] += b[p * PL_PANEL + r];
           if (res->buf >= 0) {

@@ -5,6 +5,34 @@
 #include "prog/program.h"
 #include "quant/types.h"
 
+void pl_put_act(const pl_run_ctx *c, const pl_op *op, int64_t t, const float *x, int64_t n, pl_q8 *hi, pl_q8 *lo) {
+  int32_t row = op->dst[1].rows == PL_ROWS_O ? c->step->out[t] : (int32_t)t;
+  if (!lo || op->f[7] == 0 || (float)c->step->pos[row] < op->f[6]) {
+    c->kern->quant(x, n, hi, lo);
+    return;
+  }
+  c->kern->quant(x, n, hi, NULL);
+  float sum = 0;
+  for (int64_t b = 0; b < n / 32; b++) sum += hi[b].d;
+  float above = op->f[7] * sum / (float)(n / 32);
+  pl_q8 again[8];
+  for (int64_t u = 0, m; u < n / 32; u += m) {
+    m = n / 32 - u < op->i[7] ? n / 32 - u : op->i[7];
+    int refine = 0;
+    for (int64_t b = 0; b < m; b++) refine |= hi[u + b].d > above;
+    if (refine)
+      c->kern->quant(x + u * 32, m * 32, again, lo + u);
+    else
+      memset(lo + u, 0, sizeof(pl_q8) * (size_t)m);
+  }
+}
+
+/* The activation row t that op makes of y [n], in op->i[0] terms. */
+static void put_row(const pl_run_ctx *c, const pl_op *op, const float *y, int64_t n, int64_t t) {
+  pl_q8 *hi = pl_at(c, &op->dst[1], t);
+  pl_put_act(c, op, t, y, n, hi, op->i[0] > 1 ? hi + n / 32 : NULL);
+}
+
 void pl_do_embed(const pl_run_ctx *c, const pl_op *op) {
   const pl_view *w = &op->src[0];
   int64_t first, last;
@@ -40,7 +68,7 @@ void pl_do_rmsnorm(const pl_run_ctx *c, const pl_op *op) {
   for (int64_t t = first; t < last; t++) {
     float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
     c->kern->rmsnorm(pl_at(c, x, op->i[1] ? c->step->out[t] : t), w, x->cols, op->f[0], y);
-    if (act->buf >= 0) pl_put_act(c, y, x->cols, pl_at(c, act, t), op->i[0]);
+    if (act->buf >= 0) put_row(c, op, y, x->cols, t);
   }
 }
 
@@ -57,8 +85,7 @@ void pl_do_head_norm(const pl_run_ctx *c, const pl_op *op) {
 void pl_do_quant(const pl_run_ctx *c, const pl_op *op) {
   int64_t first, last;
   pl_my_rows(c, pl_rows(c->step, &op->dst[1]), &first, &last);
-  for (int64_t t = first; t < last; t++)
-    pl_put_act(c, pl_at(c, &op->src[0], t), op->src[0].cols, pl_at(c, &op->dst[1], t), op->i[0]);
+  for (int64_t t = first; t < last; t++) put_row(c, op, pl_at(c, &op->src[0], t), op->src[0].cols, t);
 }
 
 void pl_do_rope(const pl_run_ctx *c, const pl_op *op) {
@@ -76,7 +103,7 @@ void pl_do_silu_mul(const pl_run_ctx *c, const pl_op *op) {
   for (int64_t t = first; t < last; t++) {
     float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
     c->kern->silu(pl_at(c, &op->src[0], t), pl_at(c, &op->src[1], t), n, y);
-    if (act->buf >= 0) pl_put_act(c, y, n, pl_at(c, act, t), op->i[0]);
+    if (act->buf >= 0) put_row(c, op, y, n, t);
   }
 }
 

@@ -16,7 +16,9 @@ static const pl_op_info op_infos[] = {
 
 const pl_op_info *pl_op_at(int32_t i) { return i >= 0 && i < PL_N_OPS ? &op_infos[i] : NULL; }
 
-int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
+static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
+
+static int64_t op_bytes(const pl_op *ops, int32_t n_ops) {
   int64_t most = 64;
   for (int32_t i = 0; i < n_ops; i++) {
     int64_t n = ops[i].kind == PL_OP_mm     ? pl_mm_scratch(&ops[i])
@@ -25,6 +27,19 @@ int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) 
     if (n > most) most = n;
   }
   return most;
+}
+
+static int64_t refine_bytes(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
+  int64_t most = 0;
+  for (int32_t i = 0; i < n_ops; i++) {
+    int64_t n = ops[i].kind == PL_OP_mm ? pl_refine_bytes(&ops[i], max_tokens) : 0;
+    if (n > most) most = n;
+  }
+  return most;
+}
+
+int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
+  return align64(op_bytes(ops, n_ops)) + align64(refine_bytes(ops, n_ops, max_tokens)) + 64;
 }
 
 /* Bytes of one row (plain, act) or of the whole tensor (packed); negative if the type is unknown. */
@@ -58,6 +73,7 @@ static int op_ok(pl_program *p, const pl_op *op) {
   int is_kv = op->kind == PL_OP_kv_store || op->kind == PL_OP_attn;
   for (int j = 0; j < 4; j++)
     if ((j < 2 && !is_kv && !view_ok(p, &op->dst[j])) || (!is_kv && !view_ok(p, &op->src[j]))) return 0;
+  if (op->f[7] != 0 && (op->i[7] < 1 || op->i[7] > 8)) return 0; /* units of second terms */
   const pl_view *w = &op->src[0];
   switch (op->kind) {
     case PL_OP_embed:
@@ -71,8 +87,10 @@ static int op_ok(pl_program *p, const pl_op *op) {
       if (widen ? w->layout == PL_PACKED || !p->kern->deq[w->type]
                 : !p->kern->mm[w->type] || (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
         return 0;
-      return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && op->i[0] <= op->i[1] &&
-             a->cols == w->cols * (a->type == PL_F32 ? 1 : op->i[1]);
+      if (op->i[1] && (op->i[0] != 2 || op->i[3] < 1 || op->i[3] > 8 || w->cols % (32 * op->i[3]) ||
+                       32 * op->i[3] % pl_type_block(w->type)))
+        return 0;
+      return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && a->cols == w->cols * op->i[0];
     }
     case PL_OP_kv_store:
     case PL_OP_attn: {
@@ -125,7 +143,8 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
       pl_program_free(p);
       return NULL;
     }
-  p->scratch = (pl_program_scratch(ops, n_ops, max_tokens) + 127) / 64 * 64;
+  p->scratch = pl_program_scratch(ops, n_ops, max_tokens);
+  p->refine = align64(refine_bytes(ops, n_ops, max_tokens));
   return p;
 }
 
@@ -175,7 +194,8 @@ typedef struct job {
 static void run(void *ctx, int tid, int n_threads) {
   job *j = ctx;
   pl_program *p = j->prog;
-  pl_run_ctx c = {p, j->step, p->kern, tid, n_threads, p->thread_mem + p->scratch * tid};
+  uint8_t *mem = p->thread_mem + p->scratch * tid;
+  pl_run_ctx c = {p, j->step, p->kern, tid, n_threads, mem, mem + p->scratch - p->refine};
   for (int32_t i = j->first; i < j->last; i++) {
     if (p->ops[i].barrier && i > j->first) pl_pool_barrier(j->pool);
     pl_op_fns[p->ops[i].kind](&c, &p->ops[i]);
@@ -193,6 +213,7 @@ int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first,
       return PL_E_MEM;
     }
   }
+  p->serial++;
   for (int32_t i = first; i < last; i++) atomic_store_explicit(&p->next[i], 0, memory_order_relaxed);
   job j = {p, pool, step, first, last};
   pl_pool_run(pool, run, &j);

@@ -18,9 +18,11 @@ enum {
 struct pl_program {
   pl_op *ops; /* [n_ops] */
   int32_t n_ops, n_bufs, max_tokens, max_seqs, max_out;
-  uint8_t **base;       /* [n_bufs] */
-  int64_t *sizes;       /* [n_bufs] bytes */
-  int64_t scratch;      /* bytes per thread */
+  uint8_t **base;  /* [n_bufs] */
+  int64_t *sizes;  /* [n_bufs] bytes */
+  int64_t scratch; /* bytes per thread, of which the last refine hold a list of second terms */
+  int64_t refine;
+  uint64_t serial;      /* of the run */
   atomic_int *next;     /* [n_ops] work items handed out so far, zeroed when a step starts */
   uint8_t *thread_mem;  /* [n_threads][scratch], made at the first run */
   int32_t thread_count; /* threads that thread_mem serves */
@@ -36,6 +38,7 @@ typedef struct pl_run_ctx {
   const pl_kern_table *kern;
   int tid, n_threads;
   uint8_t *scratch; /* this thread's */
+  uint8_t *refine;  /* this thread's, for the list of second terms */
 } pl_run_ctx;
 
 static inline int64_t pl_rows(const pl_step *s, const pl_view *v) {
@@ -67,6 +70,8 @@ extern pl_op_fn *const pl_op_fns[PL_N_OPS];
 /* Bytes of thread memory that an op needs. */
 int64_t pl_row_scratch(const pl_op *op);
 int64_t pl_mm_scratch(const pl_op *op);
+/* Bytes of thread memory for the list of second terms, kept between the matmuls that read the same activations. */
+int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows);
 int64_t pl_attn_scratch(const pl_op *op);
 
 /* pl_do_<op>, in ops.c, mm.c, attn.c */
@@ -74,9 +79,9 @@ int64_t pl_attn_scratch(const pl_op *op);
 #include "prog/op.inc"
 #undef PL_OP
 
-/* Writes x [n] as terms activation rows of blocks. */
-static inline void pl_put_act(const pl_run_ctx *c, const float *x, int64_t n, pl_q8 *dst, int32_t terms) {
-  c->kern->quant(x, n, dst, terms > 1 ? dst + n / 32 : NULL);
-}
+/* Writes x [n], of row t, as activation blocks: hi [n/32] and, unless NULL, lo [n/32] with the second terms: of all
+ * blocks if op->f[7] is 0 or the token's position is below op->f[6]; else of those units of op->i[7] blocks where some scale is above f[7] times the mean scale of x. A unit without
+ * a second term is all zeros in lo. */
+void pl_put_act(const pl_run_ctx *c, const pl_op *op, int64_t t, const float *x, int64_t n, pl_q8 *hi, pl_q8 *lo);
 
 #endif

@@ -136,8 +136,10 @@ class CpuBackend:
         step.n_tokens, step.n_seqs, step.n_out = data.n_tokens, data.n_seqs, data.n_out
         error = lib.pl_run(self._program, self._pool, step, first, self._n_ops if last is None else last)
         if error:
-            raise MemoryError("cannot allocate the threads' working memory") if error == -2 else PyllmError(
-                "the step is not sound"
+            raise (
+                MemoryError("cannot allocate the threads' working memory")
+                if error == -2
+                else PyllmError("the step is not sound")
             )
 
     def logits(self, row: int) -> Any:

@@ -53,7 +53,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-repack", action="store_true", help="read the weights from the file's mapping: loads at once, runs slower"
     )
-    group.add_argument("--compute", choices=COMPUTE_MODES, help="f32: the exact reference, slow and large")
+    group.add_argument(
+        "--compute",
+        choices=COMPUTE_MODES,
+        help="precise: as near the weights as float32 activations; f32: the exact reference, slow (default: default)",
+    )
     group.add_argument(
         "--no-check-memory", action="store_true", help="load even if the memory plan is over what is available"
     )

@@ -12,8 +12,17 @@ def rope_table(g: Graph, hp: Hparams) -> Value:
     return g.rope_table(*hp.rope_frequencies(divisors.data if divisors else None))
 
 
-def attention(g: Graph, hp: Hparams, x: Value, layer: int, table: Value, *, interleaved: bool, qk_norm: bool = False,
-              window: int = 0) -> Value:
+def attention(
+    g: Graph,
+    hp: Hparams,
+    x: Value,
+    layer: int,
+    table: Value,
+    *,
+    interleaved: bool,
+    qk_norm: bool = False,
+    window: int = 0,
+) -> Value:
     """[T][n_embd] of normed x [T][n_embd]: QKV (with biases where the file has them), rope, attention, output."""
     blk = f"blk.{layer}."
     n_q, n_k, n_v = hp.n_head * hp.head_dim_k, hp.n_head_kv * hp.head_dim_k, hp.n_head_kv * hp.head_dim_v
@@ -28,8 +37,17 @@ def attention(g: Graph, hp: Hparams, x: Value, layer: int, table: Value, *, inte
         k = g.head_norm(k, g.vector(f"{blk}attn_k_norm.weight", hp.head_dim_k), hp.n_head_kv, hp.head_dim_k, hp.rms_eps)
     q = g.rope(q, table, hp.n_head, hp.head_dim_k, interleaved)
     k = g.rope(k, table, hp.n_head_kv, hp.head_dim_k, interleaved)
-    out = g.attention(q, k, v, n_heads=hp.n_head, n_kv=hp.n_head_kv, head_dim_k=hp.head_dim_k,
-                      head_dim_v=hp.head_dim_v, scale=hp.head_dim_k**-0.5, window=window)
+    out = g.attention(
+        q,
+        k,
+        v,
+        n_heads=hp.n_head,
+        n_kv=hp.n_head_kv,
+        head_dim_k=hp.head_dim_k,
+        head_dim_v=hp.head_dim_v,
+        scale=hp.head_dim_k**-0.5,
+        window=window,
+    )
     weight = g.weight(f"{blk}attn_output.weight", hp.n_embd, hp.n_head * hp.head_dim_v)
     return g.linear(out, weight, g.optional_vector(f"{blk}attn_output.bias", hp.n_embd))
 

@@ -79,6 +79,8 @@ static void *room(size_t bytes) {
 static void bench_mm(const entry *e, int json, int *first) {
   const int64_t k = 2048;
   const int tokens[] = {1, 2, 3, 4, 8, 64};
+  int32_t in_order[64];
+  for (int32_t t = 0; t < 64; t++) in_order[t] = t;
   const pl_kern_table *table = pl_kern_at(e->level_id);
   int q8 = is_q8_type(e->type_id);
   int64_t row = pl_row_bytes(e->type_id, k), stride = q8 ? k / 32 * (int64_t)sizeof(pl_q8) : k * 4;
@@ -100,7 +102,8 @@ static void bench_mm(const entry *e, int json, int *first) {
     if (e->level_id == PL_LEVEL_ref && nt > 1) n = 4;
     double s, t;
     MEASURE(s, t,
-            for (int64_t j = 0; j < n; j++)((pl_mm_fn *)e->fn)(w + j * panel, row, PL_PANEL, k, a, stride, nt, y));
+            for (int64_t j = 0; j < n;
+                 j++)((pl_mm_fn *)e->fn)(w + j * panel, row, PL_PANEL, k, a, stride, nt, in_order, y));
     report(e, json, first, nt, (double)n, (double)(n * panel), 2.0 * (double)(n * PL_PANEL * k * nt), s, t);
   }
   free(rows), free(w), free(a), free(y);

@@ -156,8 +156,21 @@ static void *packed(const entry *e, const problem *p, enum slot s) {
   return panel;
 }
 
+/* Rows of y one after the other, and in disorder (7 t + 3 modulo 64). */
+enum { MAX_NT = 64 };
+static int32_t in_order[MAX_NT], in_disorder[MAX_NT];
+static void make_orders(void) {
+  for (int32_t t = 0; t < MAX_NT; t++) in_order[t] = t, in_disorder[t] = (7 * t + 3) % MAX_NT;
+}
+
+/* y [nt][16] starts with these: sums that the kernel adds to. */
+static void begin(float *y, int32_t nt) {
+  for (int32_t i = 0; i < nt * PL_PANEL; i++) y[i] = (float)(i % 7) - 3.0f;
+}
+
 static void run_mm(const entry *e, const problem *p, const void *w, const uint8_t *a, int32_t nt, float *y) {
-  ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, p->k, a, p->stride, nt, y);
+  begin(y, nt);
+  ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, p->k, a, p->stride, nt, in_order, y);
   called(y, (size_t)nt * PL_PANEL * 4, SLOT_OUT);
 }
 
@@ -166,7 +179,8 @@ static const int32_t some_nt[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33};
 /* A level above ref gives the bits of ref, whatever the data. */
 static void against_ref(const entry *e, const problem *p, const char *what) {
   float *want = buffer(SLOT_WANT, (size_t)p->nt * PL_PANEL * 4, 4);
-  pl_kern_at(PL_LEVEL_ref)->mm[p->type](p->w, p->row_bytes, p->nr, p->k, p->a, p->stride, p->nt, want);
+  begin(want, p->nt);
+  pl_kern_at(PL_LEVEL_ref)->mm[p->type](p->w, p->row_bytes, p->nr, p->k, p->a, p->stride, p->nt, in_order, want);
   const void *w = packed(e, p, SLOT_PANEL);
   float *y = buffer(SLOT_OUT, (size_t)p->nt * PL_PANEL * 4, 4);
   run_mm(e, p, w, p->a, p->nt, y);
@@ -182,10 +196,54 @@ static void consistent(const entry *e, const problem *p, const char *what) {
   run_mm(e, p, w, p->a, p->nt, y);
   memcpy(all, y, bytes);
   for (int32_t t = 0; t < p->nt; t++) {
-    y = buffer(SLOT_OUT, PL_PANEL * 4, 4);
-    ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, p->k, p->a + t * p->stride, p->stride, 1, y);
+    y = buffer(SLOT_OUT, (size_t)(t + 1) * PL_PANEL * 4, 4);
+    begin(y, t + 1);
+    ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, p->k, p->a + t * p->stride, p->stride, 1, &t, y);
     check_outside(SLOT_OUT);
-    same_floats(all + t * PL_PANEL, y, p->nr, text("%s: token %d of %d against alone", what, (int)t, (int)p->nt));
+    same_floats(all + t * PL_PANEL, y + t * PL_PANEL, p->nr,
+                text("%s: token %d of %d against alone", what, (int)t, (int)p->nt));
+  }
+}
+
+/* k in two calls, the second going on where the first ended, gives what one call gives. */
+static void in_parts(const entry *e, const problem *p, const char *what) {
+  const pl_kern_table *t = pl_kern_at(e->level_id);
+  const int64_t block = pl_type_block(p->type), first = p->k / block / 2 * block;
+  if (!first) return;
+  const uint8_t *w = packed(e, p, SLOT_PANEL);
+  int64_t part = t->pack[p->type] ? t->panel_bytes[p->type](64 * block) / 64 : pl_row_bytes(p->type, block);
+  size_t bytes = (size_t)p->nt * PL_PANEL * 4;
+  float *y = buffer(SLOT_OUT, bytes, 4), *all = buffer(SLOT_OUT2, bytes, 4);
+  run_mm(e, p, w, p->a, p->nt, y);
+  memcpy(all, y, bytes);
+  begin(y, p->nt);
+  ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, first, p->a, p->stride, p->nt, in_order, y);
+  ((pl_mm_fn *)e->fn)(w + first / block * part, p->row_bytes, p->nr, p->k - first,
+                      p->a + (p->q8 ? first / 32 * (int64_t)sizeof(pl_q8) : first * 4), p->stride, p->nt, in_order,
+                      y);
+  check_outside(SLOT_OUT);
+  for (int32_t i = 0; i < p->nt; i++)
+    same_floats(all + i * PL_PANEL, y + i * PL_PANEL, p->nr, text("%s: token %d, k in parts", what, (int)i));
+}
+
+/* Rows of y in any order, and none but those, are added to. */
+static void scattered(const entry *e, const problem *p, const char *what) {
+  const void *w = packed(e, p, SLOT_PANEL);
+  float *y = buffer(SLOT_OUT, (size_t)p->nt * PL_PANEL * 4, 4),
+        *all = buffer(SLOT_OUT2, sizeof(float[MAX_NT][PL_PANEL]), 4);
+  run_mm(e, p, w, p->a, p->nt, y);
+  for (int32_t i = 0; i < MAX_NT * PL_PANEL; i++) all[i] = -1.0f;
+  for (int32_t t = 0; t < p->nt; t++)
+    for (int32_t r = 0; r < PL_PANEL; r++)
+      all[in_disorder[t] * PL_PANEL + r] = (float)((t * PL_PANEL + r) % 7) - 3.0f;
+  ((pl_mm_fn *)e->fn)(w, p->row_bytes, p->nr, p->k, p->a, p->stride, p->nt, in_disorder, all);
+  check_outside(SLOT_OUT2);
+  float untouched[PL_PANEL];
+  for (int32_t r = 0; r < PL_PANEL; r++) untouched[r] = -1.0f;
+  for (int32_t t = 0; t < MAX_NT; t++) {
+    int mine = t < p->nt;
+    same_floats(all + in_disorder[t] * PL_PANEL, mine ? y + t * PL_PANEL : untouched, mine ? p->nr : PL_PANEL,
+                text("%s: token %d, y in disorder", what, (int)t));
   }
 }
 
@@ -208,7 +266,7 @@ static void against_double(const entry *e, const problem *p, const char *what) {
     set_codes(p->type, copy, p->k, l ? l->max : 0);
     deq(copy, hi, p->k);
     for (int32_t t = 0; t < p->nt; t++) {
-      double sum = 0, magnitude = 0;
+      double sum = (double)((t * PL_PANEL + r) % 7) - 3.0, magnitude = 3;
       for (int64_t i = 0; i < p->k; i++) {
         const pl_q8 *x = (const void *)(p->a + t * p->stride);
         double xi =
@@ -224,6 +282,7 @@ static void against_double(const entry *e, const problem *p, const char *what) {
 }
 
 void check_mm(const entry *e) {
+  make_orders();
   int block = pl_type_block(e->type_id);
   for (int32_t nr = 1; nr <= PL_PANEL; nr++)
     for (int i = 0; i < 6; i++) {
@@ -233,6 +292,8 @@ void check_mm(const entry *e) {
       problem p = make(e->type_id, nr, nt, k, NORMAL, NORMAL, 0);
       e->level_id == PL_LEVEL_ref ? against_double(e, &p, what) : against_ref(e, &p, what);
       consistent(e, &p, what);
+      in_parts(e, &p, what);
+      scattered(e, &p, what);
     }
   for (int wm = 0; wm < N_MOODS; wm++)
     for (int am = 0; am < N_MOODS; am++)
@@ -299,6 +360,7 @@ static void blocks_alone(const entry *e, const uint8_t *w, const float *y, int64
 
 /* ref: value i agrees with the product of the block with a unit activation at i. Other levels: the bits of ref. */
 void check_deq(const entry *e) {
+  make_orders();
   int block = pl_type_block(e->type_id);
   pl_deq_fn *deq = (pl_deq_fn *)e->fn;
   for (int mood = 0; mood < N_MOODS; mood++)
@@ -332,7 +394,8 @@ void check_deq(const entry *e) {
         } else {
           memcpy(a + i * 4, &x, 4);
         }
-        pl_kern_at(PL_LEVEL_ref)->mm[e->type_id](p.w, p.row_bytes, 1, k, a, p.stride, 1, out);
+        for (int i = 0; i < PL_PANEL; i++) out[i] = 0;
+        pl_kern_at(PL_LEVEL_ref)->mm[e->type_id](p.w, p.row_bytes, 1, k, a, p.stride, 1, in_order, out);
         double minimum = 0;
         const struct layout *l = layout_of(e->type_id);
         if (l && l->n_half == 2) { /* d q and m are rounded apart in deq, together in mm */

@@ -10,9 +10,10 @@ PL_INLINE __m256 bf16x8(const uint8_t *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t i = 0; i < k; i++, w += 16 * sizeof(uint16_t)) {
     if (i % 2 == 0) fetch_ahead(w, 64);
     __m256 w0 = bf16x8(w), w1 = bf16x8(w + 8 * sizeof(uint16_t));
@@ -22,6 +23,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       acc[t][1] = _mm256_fmadd_ps(w1, x, acc[t][1]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(BF16, avx2)

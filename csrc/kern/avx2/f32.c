@@ -6,9 +6,10 @@ int64_t pl_panel_bytes_F32_avx2(int64_t k) { return round64(k * 16 * (int64_t)si
 
 PL_PACK_FLOAT(F32, float, transpose_f32)
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t i = 0; i < k; i++, w += 16 * sizeof(float)) {
     fetch_ahead(w, 16 * sizeof(float));
     __m256 w0 = _mm256_loadu_ps((const void *)(w)), w1 = _mm256_loadu_ps((const void *)(w + 8 * sizeof(float)));
@@ -18,6 +19,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       acc[t][1] = _mm256_fmadd_ps(w1, x, acc[t][1]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(F32, avx2)

@@ -206,10 +206,17 @@ PL_INLINE __m256i zero_point(const pl_q8 *x, int zero) {
   return _mm256_madd_epi16(bcast4(x->h), _mm256_set1_epi16((int16_t)-zero));
 }
 
-PL_INLINE void store_tile(float *y, __m256 acc[][2], const int NT) {
+PL_INLINE void load_tile(const float *y, const int32_t *at, __m256 acc[][2], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) {
-    _mm256_storeu_ps(y + t * PL_PANEL, acc[t][0]);
-    _mm256_storeu_ps(y + t * PL_PANEL + 8, acc[t][1]);
+    acc[t][0] = _mm256_loadu_ps(y + at[t] * PL_PANEL);
+    acc[t][1] = _mm256_loadu_ps(y + at[t] * PL_PANEL + 8);
+  }
+}
+
+PL_INLINE void store_tile(float *y, const int32_t *at, __m256 acc[][2], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) {
+    _mm256_storeu_ps(y + at[t] * PL_PANEL, acc[t][0]);
+    _mm256_storeu_ps(y + at[t] * PL_PANEL + 8, acc[t][1]);
   }
 }
 

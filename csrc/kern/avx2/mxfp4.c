@@ -24,11 +24,12 @@ PL_INLINE __m256 e8m0_half8(const uint8_t *p) {
 }
 
 /* Values plus 12 are unsigned, and four sums of two products of at most 24 * 128 fit in int16. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   static const int8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     fetch_ahead(w, BLOCK);
     __m256i idot[4][2];
@@ -63,6 +64,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       acc[t][1] = scaled(_mm256_add_epi32(idot[t][1], z), d1, da, acc[t][1]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(MXFP4, avx2)

@@ -26,10 +26,11 @@ void pl_pack_Q2_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
 
 /* Four sums of two products of at most 3 * 128 fit in int16, and the scale takes the place of the ones that would
  * widen them. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   const __m256i three = _mm256_set1_epi8(3), low = _mm256_set1_epi32(15);
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     const uint8_t *block = w;
     w += 64;
@@ -70,6 +71,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q2_K, avx2)

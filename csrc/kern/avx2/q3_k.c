@@ -42,9 +42,10 @@ PL_INLINE __m256i code(const uint8_t *lines, int q) {
 
 /* idot = sc0 * (first 16) + sc1 * (last 16) - 4 * (sc0 * h0 + sc1 * h1): four sums of two products of at most 7 *
  * 128 fit in int16, and the scale takes the place of the ones that would widen them. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     const uint8_t *block = w;
     w += 32;
@@ -83,6 +84,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q3_K, avx2)

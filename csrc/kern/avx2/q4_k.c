@@ -25,9 +25,10 @@ void pl_pack_Q4_K_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
     }
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     const uint8_t *block = w;
     w += 64;
@@ -46,6 +47,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q4_K, avx2)

@@ -18,9 +18,10 @@ void pl_pack_Q5_1_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t k
     }
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     fetch_ahead(w, BLOCK);
     __m256i idot[4][2];
@@ -34,6 +35,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       acc[t][1] = _mm256_fmadd_ps(m1, sa, scaled(idot[t][1], d1, da, acc[t][1]));
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q5_1, avx2)

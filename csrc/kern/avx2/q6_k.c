@@ -34,10 +34,11 @@ PL_INLINE __m256i upper(__m256i line, int g) {
 
 /* idot = sc0 * (first 16) + sc1 * (last 16) - 32 * (sc0 * h0 + sc1 * h1): two sums of two products of at most 63 *
  * 128 fit in int16, and the scale takes the place of the ones that would widen them. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   const __m256i low = _mm256_set1_epi8(15);
   __m256 acc[4][2];
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     __m256 d0 = half8(w), d1 = half8(w + 16);
     w += 32;
@@ -74,6 +75,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q6_K, avx2)

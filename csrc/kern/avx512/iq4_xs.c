@@ -3,9 +3,10 @@
 /* As packed by the AVX2 room: 16 scales, then per 32 values 16 scale codes, 4 nibble lines. */
 enum { SUB = 16 + 256 };
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m512 acc[8];
-  zero_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     __m512 d = half16(w);
     w += 32;
@@ -19,6 +20,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
           scaled(idot[t], ds, _mm512_set1_ps(act(a, stride, t, b + j)->d), acc[t]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM8(IQ4_XS)

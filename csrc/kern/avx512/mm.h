@@ -25,16 +25,16 @@
   PL_TILE(7)                                                                                         \
   PL_TILE(8)                                                                                         \
   void pl_mm_##type##_avx512(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, \
-                             int64_t a_stride, int32_t nt, float *y) {                               \
+                             int64_t a_stride, int32_t nt, const int32_t *at, float *y) {            \
     const uint8_t *x = a;                                                                            \
-    for (; nt >= 8; nt -= 8, x += 8 * a_stride, y += 8 * PL_PANEL) tile8(w, k, x, a_stride, y);      \
-    if (nt == 7) tile7(w, k, x, a_stride, y);                                                        \
-    if (nt == 6) tile6(w, k, x, a_stride, y);                                                        \
-    if (nt == 5) tile5(w, k, x, a_stride, y);                                                        \
-    if (nt == 4) tile4(w, k, x, a_stride, y);                                                        \
-    if (nt == 3) tile3(w, k, x, a_stride, y);                                                        \
-    if (nt == 2) tile2(w, k, x, a_stride, y);                                                        \
-    if (nt == 1) tile1(w, k, x, a_stride, y);                                                        \
+    for (; nt >= 8; nt -= 8, x += 8 * a_stride, at += 8) tile8(w, k, x, a_stride, y, at);            \
+    if (nt == 7) tile7(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 6) tile6(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 5) tile5(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 4) tile4(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 3) tile3(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 2) tile2(w, k, x, a_stride, y, at);                                                    \
+    if (nt == 1) tile1(w, k, x, a_stride, y, at);                                                    \
   }
 
 PL_INLINE __m512i line(const void *p) { return _mm512_loadu_si512(p); }
@@ -146,51 +146,58 @@ PL_INLINE void zero_tile(__m512 acc[], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) acc[t] = _mm512_setzero_ps();
 }
 
-PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) _mm512_storeu_ps(y + t * PL_PANEL, acc[t]);
+PL_INLINE void load_tile(const float *y, const int32_t *at, __m512 acc[], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) acc[t] = _mm512_loadu_ps(y + at[t] * PL_PANEL);
+}
+
+PL_INLINE void store_tile(float *y, const int32_t *at, __m512 acc[], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) _mm512_storeu_ps(y + at[t] * PL_PANEL, acc[t]);
 }
 
 /* Blocks of scales and codes with a fixed zero: Q4_0, Q5_0, Q8_0, IQ4_NL, MXFP4. */
-#define PL_TILE_ZERO(BLOCK, SCALE, CODES, ZERO, DOT)                                                           \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m512 acc[8];                                                                                             \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
-      fetch_ahead(w, BLOCK);                                                                                   \
-      __m512i idot[8];                                                                                         \
-      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = zero_point(act(a, stride, t, b), ZERO);                 \
-      DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
-      __m512 d = SCALE(w);                                                                                     \
-      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
-          scaled(idot[t], d, _mm512_set1_ps(act(a, stride, t, b)->d), acc[t]);                                 \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_ZERO(BLOCK, SCALE, CODES, ZERO, DOT)                                                              \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m512 acc[8];                                                                                                \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                            \
+      fetch_ahead(w, BLOCK);                                                                                      \
+      __m512i idot[8];                                                                                            \
+      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = zero_point(act(a, stride, t, b), ZERO);                    \
+      DOT(w + CODES, a, stride, b, idot, NT);                                                                     \
+      __m512 d = SCALE(w);                                                                                        \
+      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                             \
+          scaled(idot[t], d, _mm512_set1_ps(act(a, stride, t, b)->d), acc[t]);                                    \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* Blocks of scales, minimums and codes: Q4_1, Q5_1. */
-#define PL_TILE_MIN(BLOCK, CODES, DOT)                                                                         \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m512 acc[8];                                                                                             \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
-      fetch_ahead(w, BLOCK);                                                                                   \
-      __m512i idot[8];                                                                                         \
-      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                 \
-      DOT(w + CODES, a, stride, b, idot, NT);                                                                  \
-      __m512 d = half16(w), m = half16(w + 32);                                                                \
-      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                 \
-        const pl_q8 *x = act(a, stride, t, b);                                                                 \
-        acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->s), scaled(idot[t], d, _mm512_set1_ps(x->d), acc[t]));   \
-      }                                                                                                        \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_MIN(BLOCK, CODES, DOT)                                                                            \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m512 acc[8];                                                                                                \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                            \
+      fetch_ahead(w, BLOCK);                                                                                      \
+      __m512i idot[8];                                                                                            \
+      PL_UNROLL for (int t = 0; t < NT; t++) idot[t] = _mm512_setzero_si512();                                    \
+      DOT(w + CODES, a, stride, b, idot, NT);                                                                     \
+      __m512 d = half16(w), m = half16(w + 32);                                                                   \
+      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                    \
+        const pl_q8 *x = act(a, stride, t, b);                                                                    \
+        acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->s), scaled(idot[t], d, _mm512_set1_ps(x->d), acc[t]));      \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* Blocks of 256 in sub-blocks of 32 with byte scales and minimums: Q4_K, Q5_K. */
 #define PL_TILE_K(SUB, DOT)                                                                                       \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {    \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
     __m512 acc[8];                                                                                                \
-    zero_tile(acc, NT);                                                                                           \
+    load_tile(y, at, acc, NT);                                                                                    \
     for (int64_t b = 0; b < k / 32; b += 8) {                                                                     \
       __m512 d = half16(w), dmin = half16(w + 32);                                                                \
       w += 64;                                                                                                    \
@@ -206,21 +213,22 @@ PL_INLINE void store_tile(float *y, __m512 acc[], const int NT) {
         }                                                                                                         \
       }                                                                                                           \
     }                                                                                                             \
-    store_tile(y, acc, NT);                                                                                       \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* [k][16] weights that LOAD(p) widens to float, BYTES each: F32, F16, BF16. */
-#define PL_TILE_FLOAT(BYTES, LOAD)                                                                             \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m512 acc[8];                                                                                             \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t i = 0; i < k; i++, w += 16 * BYTES) {                                                         \
-      if (i % (4 / BYTES) == 0) fetch_ahead(w, 64);                                                            \
-      __m512 v = LOAD(w);                                                                                      \
-      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                          \
-          _mm512_fmadd_ps(v, _mm512_set1_ps(((const float *)(const void *)(a + t * stride))[i]), acc[t]);      \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_FLOAT(BYTES, LOAD)                                                                                \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m512 acc[8];                                                                                                \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t i = 0; i < k; i++, w += 16 * BYTES) {                                                            \
+      if (i % (4 / BYTES) == 0) fetch_ahead(w, 64);                                                               \
+      __m512 v = LOAD(w);                                                                                         \
+      PL_UNROLL for (int t = 0; t < NT; t++) acc[t] =                                                             \
+          _mm512_fmadd_ps(v, _mm512_set1_ps(((const float *)(const void *)(a + t * stride))[i]), acc[t]);         \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 #endif

@@ -5,9 +5,10 @@
 enum { SUB = 32 + 128 };
 
 /* Codes are multiplied with their scales before the dot product: at most 45, two to an int16 without a carry. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m512 acc[8];
-  zero_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     __m512 d = half16(w), dmin = half16(w + 32);
     w += 64;
@@ -35,6 +36,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM8(Q2_K)

@@ -11,9 +11,10 @@ PL_INLINE __m512i upper(__m512i v, int g) {
 }
 
 /* idot = sc0 * (first 16) + sc1 * (last 16), each half's sum starting from its zero point. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m512 acc[8];
-  zero_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     __m512 d = half16(w);
     w += 32;
@@ -41,6 +42,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
           scaled(idot[t], d, _mm512_set1_ps(act(a, stride, t, b + j)->d), acc[t]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM8(Q6_K)

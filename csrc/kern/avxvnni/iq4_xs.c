@@ -3,9 +3,10 @@
 /* As packed by the AVX2 room: 16 scales, then per 32 values 16 scale codes, 4 nibble lines. */
 enum { SUB = 16 + 256 };
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   __m256 acc[4][2];
-  zero_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b += 8) {
     __m256 d0 = half8(w), d1 = half8(w + 16);
     w += 32;
@@ -22,6 +23,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(IQ4_XS, avxvnni)

@@ -122,113 +122,120 @@ PL_INLINE __m256i code_e2m1(const uint8_t *p, int q) {
     PL_DOT_QUAD(CODE, w, 4 + g, b);                                                                        \
   }
 
-PL_INLINE void zero_tile(__m256 acc[][2], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+PL_INLINE void load_tile(const float *y, const int32_t *at, __m256 acc[][2], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) {
+    acc[t][0] = _mm256_loadu_ps(y + at[t] * PL_PANEL);
+    acc[t][1] = _mm256_loadu_ps(y + at[t] * PL_PANEL + 8);
+  }
 }
 
-PL_INLINE void store_tile(float *y, __m256 acc[][2], const int NT) {
+PL_INLINE void store_tile(float *y, const int32_t *at, __m256 acc[][2], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) {
-    _mm256_storeu_ps(y + t * PL_PANEL, acc[t][0]);
-    _mm256_storeu_ps(y + t * PL_PANEL + 8, acc[t][1]);
+    _mm256_storeu_ps(y + at[t] * PL_PANEL, acc[t][0]);
+    _mm256_storeu_ps(y + at[t] * PL_PANEL + 8, acc[t][1]);
   }
 }
 
 /* ---- tiles ---- */
 
 /* Blocks of scales and codes with a fixed zero: Q4_0, Q5_0, Q8_0, IQ4_NL, MXFP4. SCALE reads 8 scales, BYTES each. */
-#define PL_TILE_ZERO(BLOCK, SCALE, BYTES, ZERO, CODE)                                                          \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m256 acc[4][2];                                                                                          \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
-      fetch_ahead(w, BLOCK);                                                                                   \
-      __m256i idot[4][2];                                                                                      \
-      PL_DOT(CODE, w + 16 * BYTES, ZERO, b)                                                                    \
-      __m256 d0 = SCALE(w), d1 = SCALE(w + 8 * BYTES);                                                         \
-      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                 \
-        __m256 da = _mm256_set1_ps(act(a, stride, t, b)->d);                                                   \
-        acc[t][0] = scaled(idot[t][0], d0, da, acc[t][0]);                                                     \
-        acc[t][1] = scaled(idot[t][1], d1, da, acc[t][1]);                                                     \
-      }                                                                                                        \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_ZERO(BLOCK, SCALE, BYTES, ZERO, CODE)                                                             \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m256 acc[4][2];                                                                                             \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                            \
+      fetch_ahead(w, BLOCK);                                                                                      \
+      __m256i idot[4][2];                                                                                         \
+      PL_DOT(CODE, w + 16 * BYTES, ZERO, b)                                                                       \
+      __m256 d0 = SCALE(w), d1 = SCALE(w + 8 * BYTES);                                                            \
+      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                    \
+        __m256 da = _mm256_set1_ps(act(a, stride, t, b)->d);                                                      \
+        acc[t][0] = scaled(idot[t][0], d0, da, acc[t][0]);                                                        \
+        acc[t][1] = scaled(idot[t][1], d1, da, acc[t][1]);                                                        \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* Blocks of scales, minimums and codes: Q4_1, Q5_1. */
-#define PL_TILE_MIN(BLOCK, CODE)                                                                               \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m256 acc[4][2];                                                                                          \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                         \
-      fetch_ahead(w, BLOCK);                                                                                   \
-      __m256i idot[4][2];                                                                                      \
-      PL_DOT(CODE, w + 64, 0, b)                                                                               \
-      __m256 d0 = half8(w), d1 = half8(w + 16), m0 = half8(w + 32), m1 = half8(w + 48);                        \
-      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                 \
-        const pl_q8 *x = act(a, stride, t, b);                                                                 \
-        __m256 da = _mm256_set1_ps(x->d), sa = _mm256_set1_ps(x->s);                                           \
-        acc[t][0] = _mm256_fmadd_ps(m0, sa, scaled(idot[t][0], d0, da, acc[t][0]));                            \
-        acc[t][1] = _mm256_fmadd_ps(m1, sa, scaled(idot[t][1], d1, da, acc[t][1]));                            \
-      }                                                                                                        \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_MIN(BLOCK, CODE)                                                                                  \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m256 acc[4][2];                                                                                             \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {                                                            \
+      fetch_ahead(w, BLOCK);                                                                                      \
+      __m256i idot[4][2];                                                                                         \
+      PL_DOT(CODE, w + 64, 0, b)                                                                                  \
+      __m256 d0 = half8(w), d1 = half8(w + 16), m0 = half8(w + 32), m1 = half8(w + 48);                           \
+      PL_UNROLL for (int t = 0; t < NT; t++) {                                                                    \
+        const pl_q8 *x = act(a, stride, t, b);                                                                    \
+        __m256 da = _mm256_set1_ps(x->d), sa = _mm256_set1_ps(x->s);                                              \
+        acc[t][0] = _mm256_fmadd_ps(m0, sa, scaled(idot[t][0], d0, da, acc[t][0]));                               \
+        acc[t][1] = _mm256_fmadd_ps(m1, sa, scaled(idot[t][1], d1, da, acc[t][1]));                               \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* Blocks of 256 in sub-blocks of 32 with byte scales and minimums: Q4_K, Q5_K. */
-#define PL_TILE_K(SUB, CODE)                                                                                   \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m256 acc[4][2];                                                                                          \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b += 8) {                                                                  \
-      const uint8_t *block = w;                                                                                \
-      w += 64;                                                                                                 \
-      for (int j = 0; j < 8; j++, w += SUB) {                                                                  \
-        fetch_ahead(w, SUB);                                                                                   \
-        __m256i idot[4][2];                                                                                    \
-        PL_DOT(CODE, w + 32, 0, b + j)                                                                         \
-        PL_UNROLL for (int h = 0; h < 2; h++) {                                                                \
-          __m256 d = _mm256_mul_ps(half8(block + 16 * h), byte8(w + 8 * h));                                   \
-          __m256 m = _mm256_mul_ps(half8(block + 32 + 16 * h), byte8(w + 16 + 8 * h));                         \
-          PL_UNROLL for (int t = 0; t < NT; t++) {                                                             \
-            const pl_q8 *x = act(a, stride, t, b + j);                                                         \
-            acc[t][h] = scaled(idot[t][h], d, _mm256_set1_ps(x->d), acc[t][h]);                                \
-            acc[t][h] = _mm256_fnmadd_ps(m, _mm256_set1_ps(x->s), acc[t][h]);                                  \
-          }                                                                                                    \
-        }                                                                                                      \
-      }                                                                                                        \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_K(SUB, CODE)                                                                                      \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m256 acc[4][2];                                                                                             \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b += 8) {                                                                     \
+      const uint8_t *block = w;                                                                                   \
+      w += 64;                                                                                                    \
+      for (int j = 0; j < 8; j++, w += SUB) {                                                                     \
+        fetch_ahead(w, SUB);                                                                                      \
+        __m256i idot[4][2];                                                                                       \
+        PL_DOT(CODE, w + 32, 0, b + j)                                                                            \
+        PL_UNROLL for (int h = 0; h < 2; h++) {                                                                   \
+          __m256 d = _mm256_mul_ps(half8(block + 16 * h), byte8(w + 8 * h));                                      \
+          __m256 m = _mm256_mul_ps(half8(block + 32 + 16 * h), byte8(w + 16 + 8 * h));                            \
+          PL_UNROLL for (int t = 0; t < NT; t++) {                                                                \
+            const pl_q8 *x = act(a, stride, t, b + j);                                                            \
+            acc[t][h] = scaled(idot[t][h], d, _mm256_set1_ps(x->d), acc[t][h]);                                   \
+            acc[t][h] = _mm256_fnmadd_ps(m, _mm256_set1_ps(x->s), acc[t][h]);                                     \
+          }                                                                                                       \
+        }                                                                                                         \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 /* Blocks of 256 with a byte scale for each 16 values: Q3_K, Q6_K. sum [hi] starts from -ZERO * h[hi]; MIX makes one of
  * both: sc0 * sum[0] + sc1 * sum[1]. */
-#define PL_TILE_16(SUB, ZERO, CODE, MIX)                                                                       \
-  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) { \
-    __m256 acc[4][2];                                                                                          \
-    zero_tile(acc, NT);                                                                                        \
-    for (int64_t b = 0; b < k / 32; b += 8) {                                                                  \
-      __m256 d0 = half8(w), d1 = half8(w + 16);                                                                \
-      w += 32;                                                                                                 \
-      for (int j = 0; j < 8; j++, w += SUB) {                                                                  \
-        fetch_ahead(w, SUB);                                                                                   \
-        __m256i first[4][2], idot[4][2];                                                                       \
-        PL_UNROLL for (int hi = 0; hi < 2; hi++) {                                                             \
-          PL_UNROLL for (int t = 0; t < NT; t++) {                                                             \
-            if (hi) first[t][0] = idot[t][0], first[t][1] = idot[t][1];                                        \
-            idot[t][0] = idot[t][1] = _mm256_set1_epi32(-ZERO * act(a, stride, t, b + j)->h[hi]);              \
-          }                                                                                                    \
-          PL_UNROLL for (int q = 4 * hi; q < 4 * hi + 4; q++) PL_DOT_QUAD(CODE, w + 32, q, b + j);             \
-        }                                                                                                      \
-        PL_UNROLL for (int h = 0; h < 2; h++) {                                                                \
-          __m256i s0 = sbytes8(w + 8 * h), s1 = sbytes8(w + 16 + 8 * h);                                       \
-          PL_UNROLL for (int t = 0; t < NT; t++) {                                                             \
-            __m256 da = _mm256_set1_ps(act(a, stride, t, b + j)->d);                                           \
-            acc[t][h] = scaled(MIX(first[t][h], idot[t][h], s0, s1), h ? d1 : d0, da, acc[t][h]);              \
-          }                                                                                                    \
-        }                                                                                                      \
-      }                                                                                                        \
-    }                                                                                                          \
-    store_tile(y, acc, NT);                                                                                    \
+#define PL_TILE_16(SUB, ZERO, CODE, MIX)                                                                          \
+  PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at, \
+                      const int NT) {                                                                             \
+    __m256 acc[4][2];                                                                                             \
+    load_tile(y, at, acc, NT);                                                                                    \
+    for (int64_t b = 0; b < k / 32; b += 8) {                                                                     \
+      __m256 d0 = half8(w), d1 = half8(w + 16);                                                                   \
+      w += 32;                                                                                                    \
+      for (int j = 0; j < 8; j++, w += SUB) {                                                                     \
+        fetch_ahead(w, SUB);                                                                                      \
+        __m256i first[4][2], idot[4][2];                                                                          \
+        PL_UNROLL for (int hi = 0; hi < 2; hi++) {                                                                \
+          PL_UNROLL for (int t = 0; t < NT; t++) {                                                                \
+            if (hi) first[t][0] = idot[t][0], first[t][1] = idot[t][1];                                           \
+            idot[t][0] = idot[t][1] = _mm256_set1_epi32(-ZERO * act(a, stride, t, b + j)->h[hi]);                 \
+          }                                                                                                       \
+          PL_UNROLL for (int q = 4 * hi; q < 4 * hi + 4; q++) PL_DOT_QUAD(CODE, w + 32, q, b + j);                \
+        }                                                                                                         \
+        PL_UNROLL for (int h = 0; h < 2; h++) {                                                                   \
+          __m256i s0 = sbytes8(w + 8 * h), s1 = sbytes8(w + 16 + 8 * h);                                          \
+          PL_UNROLL for (int t = 0; t < NT; t++) {                                                                \
+            __m256 da = _mm256_set1_ps(act(a, stride, t, b + j)->d);                                              \
+            acc[t][h] = scaled(MIX(first[t][h], idot[t][h], s0, s1), h ? d1 : d0, da, acc[t][h]);                 \
+          }                                                                                                       \
+        }                                                                                                         \
+      }                                                                                                           \
+    }                                                                                                             \
+    store_tile(y, at, acc, NT);                                                                                   \
   }
 
 #endif

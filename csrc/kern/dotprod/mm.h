@@ -41,9 +41,14 @@ PL_INLINE int32x4_t dot_lane(int32x4_t sum, int8x16_t w, int8x16_t x, int lane) 
     }                                                                                            \
   } while (0)
 
-PL_INLINE void store_tile(float *y, float32x4_t acc[][PL_REGS], const int NT) {
+PL_INLINE void load_tile(const float *y, const int32_t *at, float32x4_t acc[][PL_REGS], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] =
+      vld1q_f32(y + at[t] * PL_PANEL + 4 * i);
+}
+
+PL_INLINE void store_tile(float *y, const int32_t *at, float32x4_t acc[][PL_REGS], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++)
-      vst1q_f32(y + t * PL_PANEL + 4 * i, acc[t][i]);
+      vst1q_f32(y + at[t] * PL_PANEL + 4 * i, acc[t][i]);
 }
 
 #include "kern/dotprod/tiles.h"

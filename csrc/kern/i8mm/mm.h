@@ -56,10 +56,19 @@ PL_INLINE float32x4_t rows_of(const float32x4_t v[4], int i) {
     }                                                                                                     \
   } while (0)
 
-PL_INLINE void store_tile(float *y, float32x4_t acc[][PL_REGS], const int NT) {
+PL_INLINE void load_tile(const float *y, const int32_t *at, float32x4_t acc[][PL_REGS], const int NT) {
+  PL_UNROLL for (int c = 0; c < PL_COLS_OF(NT); c++) PL_UNROLL for (int i = 0; i < 4; i++) {
+    float32x4_t v0 = vld1q_f32(y + at[2 * c] * PL_PANEL + 4 * i);
+    float32x4_t v1 = vld1q_f32(y + at[2 * c + 1 < NT ? 2 * c + 1 : 2 * c] * PL_PANEL + 4 * i);
+    acc[c][2 * i] = vzip1q_f32(v0, v1);
+    acc[c][2 * i + 1] = vzip2q_f32(v0, v1);
+  }
+}
+
+PL_INLINE void store_tile(float *y, const int32_t *at, float32x4_t acc[][PL_REGS], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++) {
     float32x4_t v0 = acc[t / 2][2 * i], v1 = acc[t / 2][2 * i + 1];
-    vst1q_f32(y + t * PL_PANEL + 4 * i, t % 2 ? vuzp2q_f32(v0, v1) : vuzp1q_f32(v0, v1));
+    vst1q_f32(y + at[t] * PL_PANEL + 4 * i, t % 2 ? vuzp2q_f32(v0, v1) : vuzp1q_f32(v0, v1));
   }
 }
 

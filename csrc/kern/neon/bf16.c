@@ -16,9 +16,10 @@ PL_INLINE float32x4_t bfloat4(const uint8_t *p, int r) {
   return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p + 2 * r)), 16));
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   float32x4_t acc[4][4];
-  clear_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t i = 0; i < k; i++, w += 16 * sizeof(uint16_t)) {
     float32x4_t v[4];
     PL_UNROLL for (int h = 0; h < 4; h++) v[h] = bfloat4(w, 4 * h);
@@ -27,6 +28,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       PL_UNROLL for (int h = 0; h < 4; h++) acc[t][h] = vfmaq_n_f32(acc[t][h], v[h], x);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(BF16, neon)

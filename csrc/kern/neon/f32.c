@@ -11,9 +11,10 @@ void pl_pack_F32_neon(const void *src, int64_t row_bytes, int32_t nr, int64_t k,
   }
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   float32x4_t acc[4][4];
-  clear_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t i = 0; i < k; i++, w += 16 * sizeof(float)) {
     float32x4_t v[4];
     PL_UNROLL for (int h = 0; h < 4; h++) v[h] = vld1q_f32((const float *)(const void *)w + 4 * h);
@@ -22,6 +23,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       PL_UNROLL for (int h = 0; h < 4; h++) acc[t][h] = vfmaq_n_f32(acc[t][h], v[h], x);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(F32, neon)

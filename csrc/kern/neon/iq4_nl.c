@@ -16,9 +16,10 @@ void pl_pack_IQ4_NL_neon(const void *src, int64_t row_bytes, int32_t nr, int64_t
     }
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   float32x4_t acc[4][4];
-  clear_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     int32x4_t idot[4][4];
     dot_iq4(w + 32, a, stride, b, idot, NT);
@@ -27,6 +28,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] = scaled(idot[t][i], half4(w, 4 * i), da, acc[t][i]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(IQ4_NL, neon)

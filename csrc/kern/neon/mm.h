@@ -148,13 +148,14 @@ PL_INLINE float32x4_t scaled(int32x4_t idot, float32x4_t dw, float32x4_t da, flo
   return vfmaq_f32(acc, vcvtq_f32_s32(idot), vmulq_f32(dw, da));
 }
 
-PL_INLINE void clear_tile(float32x4_t acc[][4], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] = vdupq_n_f32(0);
+PL_INLINE void load_tile(const float *y, const int32_t *at, float32x4_t acc[][4], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] =
+      vld1q_f32(y + at[t] * PL_PANEL + 4 * i);
 }
 
-PL_INLINE void store_tile(float *y, float32x4_t acc[][4], const int NT) {
+PL_INLINE void store_tile(float *y, const int32_t *at, float32x4_t acc[][4], const int NT) {
   PL_UNROLL for (int t = 0; t < NT; t++) PL_UNROLL for (int i = 0; i < 4; i++)
-      vst1q_f32(y + t * PL_PANEL + 4 * i, acc[t][i]);
+      vst1q_f32(y + at[t] * PL_PANEL + 4 * i, acc[t][i]);
 }
 
 #endif

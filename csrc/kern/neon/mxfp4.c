@@ -17,10 +17,11 @@ void pl_pack_MXFP4_neon(const void *src, int64_t row_bytes, int32_t nr, int64_t 
 }
 
 /* 16 products of at most 12 * 127 fit in int16. */
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   const int8x16_t value = vld1q_s8(values_e2m1);
   float32x4_t acc[4][4];
-  clear_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     int32x4_t idot[4][4];
     float32x4_t dw[4];
@@ -43,6 +44,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       PL_UNROLL for (int i = 0; i < 4; i++) acc[t][i] = scaled(idot[t][i], dw[i], da, acc[t][i]);
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(MXFP4, neon)

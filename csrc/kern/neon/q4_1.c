@@ -17,9 +17,10 @@ void pl_pack_Q4_1_neon(const void *src, int64_t row_bytes, int32_t nr, int64_t k
     }
 }
 
-PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int NT) {
+PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
+                    const int NT) {
   float32x4_t acc[4][4];
-  clear_tile(acc, NT);
+  load_tile(y, at, acc, NT);
   for (int64_t b = 0; b < k / 32; b++, w += BLOCK) {
     int32x4_t idot[4][4];
     dot_s4(w + 64, a, stride, b, idot, NT);
@@ -33,6 +34,6 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       }
     }
   }
-  store_tile(y, acc, NT);
+  store_tile(y, at, acc, NT);
 }
 PL_MM(Q4_1, neon)

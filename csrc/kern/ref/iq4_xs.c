@@ -16,12 +16,12 @@ void pl_deq_IQ4_XS_ref(const void *src, float *y, int64_t n) {
 }
 
 void pl_mm_IQ4_XS_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t k, const void *a,
-                      int64_t a_stride, int32_t nt, float *y) {
+                      int64_t a_stride, int32_t nt, const int32_t *at, float *y) {
   for (int32_t r = 0; r < nr; r++) {
     const pl_block_iq4_xs *w = (const void *)((const uint8_t *)w_rows + r * row_bytes);
     for (int32_t t = 0; t < nt; t++) {
       const pl_q8 *x = (const void *)((const uint8_t *)a + t * a_stride);
-      float acc = 0;
+      float acc = y[at[t] * PL_PANEL + r];
       for (int64_t b = 0; b < k / 256; b++) {
         float d = pl_f16_f32(w[b].d);
         for (int j = 0; j < 8; j++, x++) {
@@ -31,7 +31,7 @@ void pl_mm_IQ4_XS_ref(const void *w_rows, int64_t row_bytes, int32_t nr, int64_t
           acc = fmaf((float)dot_values(values_iq4, q, x->q, 32), ds * x->d, acc);
         }
       }
-      y[t * PL_PANEL + r] = acc;
+      y[at[t] * PL_PANEL + r] = acc;
     }
   }
 }
