@@ -81,8 +81,9 @@ PL_API int32_t pl_kernel_at(int32_t i, pl_kernel_info *out);
 
 /* ---- memory ----------------------------------------------------------------------------------------------- */
 
-/* Zeroed pages, 64-byte aligned, backed by huge pages where the system grants them; NULL when out of memory. */
-PL_API void *pl_mem_alloc(int64_t bytes);
+/* Zeroed pages, 64-byte aligned; NULL when out of memory. A page takes memory once it is written. huge: ask for huge
+ * pages, which are quicker to fill and to read, and take memory in units of megabytes. */
+PL_API void *pl_mem_alloc(int64_t bytes, int32_t huge);
 PL_API void pl_mem_free(void *p, int64_t bytes);
 
 /* ---- tensors ---------------------------------------------------------------------------------------------- */
@@ -102,8 +103,10 @@ typedef struct pl_pool pl_pool;
 /* n_threads counts the caller, which takes part. NULL when threads cannot be made. */
 PL_API pl_pool *pl_pool_new(int32_t n_threads);
 PL_API void pl_pool_free(pl_pool *pool);
-/* pl_pack over all panels by all threads of the pool. */
-PL_API int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst);
+/* pl_pack over all panels by all threads of the pool. mapped: src lies in a read-only mapping of a file, whose pages
+ * are dropped from this process as they are packed. */
+PL_API int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst,
+                            int32_t mapped);
 
 /* ---- program and step ------------------------------------------------------------------------------------- */
 

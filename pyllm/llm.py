@@ -62,6 +62,7 @@ class LLM:
     compute: "default" multiplies with 8-bit activations, refined where it shows; "precise" refines all of them (about
         15 bits); "f32" widens all weights to float32, slow and exact.
     repack: copy the weights into the layout of this CPU's kernels; False reads the file's mapping at every step.
+    huge_pages: ask the system for huge pages for weights and activations: quicker to load and to read.
     check_memory: refuse a model whose memory plan is over what is available.
     progress: called with a share from 0 to 1 while weights load.
 
@@ -82,6 +83,7 @@ class LLM:
         kv_tokens: int | None = None,
         compute: str = "default",
         repack: bool = True,
+        huge_pages: bool = True,
         check_memory: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> None:
@@ -90,7 +92,7 @@ class LLM:
         started = time.perf_counter()
         options = _options(
             kv_type, type_k, type_v, n_ctx=n_ctx, n_threads=n_threads, n_batch=n_batch, n_seqs=n_seqs,
-            kv_tokens=kv_tokens, compute=compute, repack=repack,
+            kv_tokens=kv_tokens, compute=compute, repack=repack, huge_pages=huge_pages,
         )  # fmt: skip
         self.path: Path = hub.resolve(model)
         self.model = Model(self.path, options)
@@ -104,7 +106,7 @@ class LLM:
             target = self.model.target
             pages = -(-self.model.n_ctx // PAGE)
             step = Step(target.n_batch, target.n_seqs, target.n_out, pages)
-            backend = CpuBackend(self.model.n_threads)
+            backend = CpuBackend(self.model.n_threads, options.huge_pages)
             backend.load(self.model.program, self.model.gguf, step, progress)
             self._engine = Engine(self.model, self.tokenizer, backend, step)
         except BaseException:

@@ -26,6 +26,7 @@ class ModelOptions:
     type_v: str = "f16"
     compute: str = "default"
     repack: bool = True
+    huge_pages: bool = True
 
     def __post_init__(self) -> None:
         for name in ("n_ctx", "n_batch", "n_seqs", "n_threads", "kv_tokens"):

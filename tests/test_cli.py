@@ -166,11 +166,11 @@ def test_sampling_options() -> None:
 
 
 def test_model_options() -> None:
-    flags = "-c 100 -t 2 -b 64 -ctk q8_0 -ctv f32 --no-repack --compute f32"
+    flags = "-c 100 -t 2 -b 64 -ctk q8_0 -ctv f32 --no-repack --no-huge-pages --compute f32"
     parsed = parse("x", *flags.split())
     assert args.model_options(parsed) == {
         "n_ctx": 100, "n_threads": 2, "n_batch": 64, "type_k": "q8_0", "type_v": "f32", "repack": False,
-        "compute": "f32",
+        "huge_pages": False, "compute": "f32",
     }  # fmt: skip
     assert args.model_options(parse("x")) == {}
 

@@ -141,3 +141,37 @@ def test_a_model_takes_what_its_plan_says(smollm2: Path) -> None:
         stack = 0 if k else STACK
         assert 0 <= found["taken"] - found["own"] - stack < SLACK, found
         assert found["packed"] <= found["loaded"] <= found["resident"] < found["own"] + SLACK, found
+
+
+PEAK = """
+from pyllm._lib import ffi, lib
+
+file = pyllm.GGUFFile.open(path)
+tensor = file.tensors["token_embd.weight"]
+cols, rows = tensor.shape
+size = lib.pl_pack_bytes(tensor.type.id, rows, cols)
+packed = lib.pl_mem_alloc(size, 1)
+ffi.buffer(packed, size)[:] = bytes(size)
+view = ffi.from_buffer("uint8_t[]", file.maps[tensor.part])
+found = []
+for n_threads in (1, 2):
+    pool = lib.pl_pool_new(n_threads)
+    for mapped in (1, 0):
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")  # the peak starts anew
+        before = memory()
+        assert lib.pl_pool_pack(pool, tensor.type.id, view + tensor.offset, rows, cols, packed, mapped) == 0
+        found.append([memory("VmHWM") - before, memory() - before, tensor.nbytes])
+        file.maps[tensor.part].madvise(4)  # MADV_DONTNEED
+    lib.pl_pool_free(pool)
+print(json.dumps(found))
+"""
+
+
+def test_packing_drops_what_it_has_read(smollm2: Path) -> None:
+    """The file's pages are resident a few chunks at a time; only without that, all of a tensor's are."""
+    for k, (peak, after, nbytes) in enumerate(child(PEAK, smollm2)):  # type: ignore[arg-type]
+        if k % 2 == 0:
+            assert after < 1 << 20 and peak < 6 << 20
+        else:
+            assert peak >= after > nbytes * 0.9

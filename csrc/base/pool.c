@@ -3,7 +3,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/mem.h"
 #include "base/thread.h"
+#include "quant/types.h"
 
 enum { SPINS = 2000 }; /* times one pause instruction: some tens of microseconds */
 
@@ -136,25 +138,43 @@ void pl_pool_free(pl_pool *p) {
 int pl_pool_threads(const pl_pool *p) { return p->n; }
 
 typedef struct pack_job {
-  int32_t type;
-  const void *src;
-  int64_t rows, cols;
+  int32_t type, mapped;
+  const uint8_t *src;
+  int64_t rows, cols, chunk; /* chunk: panels that a thread takes at a time */
   void *dst;
-  atomic_int next;
+  atomic_llong next;
 } pack_job;
 
-enum { PACK_CHUNK = 16 }; /* panels that a thread takes at a time */
+enum {
+  PACK_BYTES = 1 << 20, /* of a chunk of the source: few are resident at a time */
+  NEARBY = 1 << 21 /* a system that reads a page of a file maps its neighbours too, within blocks of this size */
+};
+
+/* Drops the pages of bytes [first, last) of the source, and of its other bytes those that may have come with them. */
+static void drop(const pack_job *j, int64_t first, int64_t last) {
+  int64_t bytes = j->rows * pl_row_bytes(j->type, j->cols), start = (int64_t)((uintptr_t)j->src % NEARBY);
+  first = (start + first) / NEARBY * NEARBY - start;
+  last = (start + last + NEARBY - 1) / NEARBY * NEARBY - start;
+  if (first < 0) first = 0;
+  if (last > bytes) last = bytes;
+  pl_mem_drop(j->src + first, last - first);
+}
 
 static void pack_some(void *ctx, int tid, int n_threads) {
   pack_job *j = ctx;
-  int64_t n = (j->rows + PL_PANEL - 1) / PL_PANEL, first;
-  while ((first = (int64_t)atomic_fetch_add(&j->next, 1) * PACK_CHUNK) < n)
-    pl_pack(j->type, j->src, j->rows, j->cols, first, first + PACK_CHUNK < n ? first + PACK_CHUNK : n, j->dst);
+  int64_t n = (j->rows + PL_PANEL - 1) / PL_PANEL, panel = pl_row_bytes(j->type, j->cols) * PL_PANEL, first;
+  while ((first = atomic_fetch_add(&j->next, j->chunk)) < n) {
+    int64_t last = first + j->chunk < n ? first + j->chunk : n;
+    pl_pack(j->type, j->src, j->rows, j->cols, first, last, j->dst);
+    if (j->mapped) drop(j, first * panel, last * panel);
+  }
 }
 
-int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst) {
+int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst,
+                     int32_t mapped) {
   if (!pool || !src || !dst || pl_pack_bytes(type, rows, cols) <= 0) return PL_E_TYPE;
-  pack_job j = {.type = type, .src = src, .rows = rows, .cols = cols, .dst = dst};
+  pack_job j = {.type = type, .mapped = mapped, .src = src, .rows = rows, .cols = cols, .dst = dst};
+  j.chunk = PACK_BYTES / (pl_row_bytes(type, cols) * PL_PANEL) + 1;
   atomic_init(&j.next, 0);
   pl_pool_run(pool, pack_some, &j);
   return 0;

@@ -207,7 +207,7 @@ int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first,
   if (p->thread_count < pl_pool_threads(pool)) {
     pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
     p->thread_count = pl_pool_threads(pool);
-    p->thread_mem = pl_mem_alloc(p->scratch * p->thread_count);
+    p->thread_mem = pl_mem_alloc(p->scratch * p->thread_count, 0);
     if (!p->thread_mem) {
       p->thread_count = 0;
       return PL_E_MEM;

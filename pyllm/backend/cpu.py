@@ -15,6 +15,10 @@ from ..errors import PyllmError
 from ..gguf import GGUFFile
 from . import Step
 
+#: buffers that lie in huge pages: those that are read from end to end. A cache that is little used would take them all
+_HUGE = ("arena", "packed")
+#: bytes around a page that the system maps along with it
+_NEARBY = 1 << 21
 _OP_IDS: dict[str, int] = {}
 
 
@@ -62,12 +66,13 @@ def thread_bytes(program: Program, n_parts: int, n_batch: int) -> int:
 
 
 class CpuBackend:
-    """See Backend. n_threads counts the calling thread, which takes part."""
+    """See Backend. n_threads counts the calling thread, which takes part. huge_pages: ask the system for them."""
 
     name = "cpu"
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, huge_pages: bool = True) -> None:
         self.n_threads = n_threads
+        self.huge_pages = huge_pages
         self._memory: list[tuple[Any, int]] = []
         self._program = self._step = ffi.NULL
         self._n_ops = 0
@@ -77,7 +82,7 @@ class CpuBackend:
 
     def _alloc(self, nbytes: int, what: str) -> Any:
         nbytes = max(nbytes, 64)
-        pointer = lib.pl_mem_alloc(nbytes)
+        pointer = lib.pl_mem_alloc(nbytes, self.huge_pages and what in _HUGE)
         if pointer == ffi.NULL:
             raise MemoryError(f"cannot allocate {nbytes} bytes for {what}")
         self._memory.append((pointer, nbytes))
@@ -97,16 +102,18 @@ class CpuBackend:
 
         total = sum(n for _, _, n in program.packed) or 1
         done = 0
-        for weight, off, nbytes in program.packed:
+        for weight, off, nbytes in sorted(program.packed, key=lambda p: (p[0].tensor.part, p[0].tensor.offset)):
             info = weight.tensor
             src = self._maps[info.part] + info.offset
             dst = ffi.cast("uint8_t *", bases["packed"]) + off
-            if lib.pl_pool_pack(self._pool, info.type.id, src, weight.rows, weight.cols, dst) < 0:
+            if lib.pl_pool_pack(self._pool, info.type.id, src, weight.rows, weight.cols, dst, True) < 0:
                 raise PyllmError(f"cannot pack tensor {weight.name!r} of type {info.type.name}")
             _drop_pages(gguf.maps[info.part], info.offset, info.nbytes)
             done += nbytes
             if progress:
                 progress(done / total)
+        for m in gguf.maps:
+            _drop_pages(m, 0, len(m))  # the header too
 
         ops = encode(program.ops, names)
         bad = ffi.new("int32_t *")
@@ -163,8 +170,7 @@ class CpuBackend:
 
 
 def _drop_pages(m: mmap.mmap, offset: int, nbytes: int) -> None:
-    """Tell the system that a packed tensor's file pages are not needed again."""
-    page = mmap.PAGESIZE
-    start, end = (offset + page - 1) // page * page, (offset + nbytes) // page * page
-    if end > start and hasattr(mmap, "MADV_DONTNEED"):
+    """Take the pages of these bytes out of this process, with those around them that the system mapped along."""
+    start, end = offset // _NEARBY * _NEARBY, min(-(-(offset + nbytes) // _NEARBY) * _NEARBY, len(m))
+    if hasattr(mmap, "MADV_DONTNEED"):
         m.madvise(mmap.MADV_DONTNEED, start, end - start)

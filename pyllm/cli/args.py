@@ -53,6 +53,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-repack", action="store_true", help="read the weights from the file's mapping: loads at once, runs slower"
     )
+    group.add_argument("--no-huge-pages", action="store_true", help="do not ask the system for huge pages")
     group.add_argument(
         "--compute",
         choices=COMPUTE_MODES,
@@ -75,6 +76,8 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
             options[option] = getattr(args, name)
     if args.no_repack:
         options["repack"] = False
+    if args.no_huge_pages:
+        options["huge_pages"] = False
     return options
 
 

@@ -125,7 +125,7 @@ void limits(int json, int n_threads) {
   int first = 1;
   for (slice = READ_BYTES; slice * (size_t)n_threads > MOST_BYTES;) slice /= 2;
   size_t bytes = slice * (size_t)n_threads;
-  memory = pl_mem_alloc((int64_t)bytes);
+  memory = pl_mem_alloc((int64_t)bytes, 1);
   pl_pool *pool = pl_pool_new(n_threads);
   if (!memory || !pool) exit(2);
   memset(memory, 1, bytes);
