@@ -1,11 +1,13 @@
 """How far a way of running a model is from the weights: perplexity, KL divergence, agreement of the best token.
 
-    python -m bench.fidelity smollm2 --ids ids.json --base f32
-    python -m bench.fidelity model.gguf --text text.txt -ctk q8_0 -ctv q8_0 --json
+    python -m bench.fidelity smollm2 --ids ids.json
+    python -m bench.fidelity model.gguf --text text.txt --compute default precise -ctk f16 q8_0 -ctv f16 q8_0 \\
+        --peer llama.cpp=/opt/lcpp/bin/python
 
 The text is cut and scored as llama-perplexity does: chunks of n_ctx tokens, each from an empty cache and with BOS in
-its first place where the model wants one; the second half of a chunk is scored. With --base the same text is also run
-through another mode of the same file ("f32": float32 activations and cache, the weights as they are), and
+its first place where the model wants one; the second half of a chunk is scored. The same text is first run through
+the base, float32 activations and cache on the weights as they are, and then in every compute mode with every pair of
+cache types, and by every peer (an interpreter that has llama-cpp-python, see bench/peers). Against the base,
 
     KL divergence   mean over scored positions of sum over the vocabulary of p_base log(p_base / p)
     same top        share of positions where both find the same token most probable
@@ -19,6 +21,7 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +31,16 @@ import numpy as np
 import numpy.typing as npt
 
 import pyllm
+from pyllm import hub
+from pyllm.gguf import GGUFFile
+from pyllm.machine import default_threads
+from pyllm.options import COMPUTE_MODES
+from pyllm.tokenizer import Tokenizer
 
+from .compare import Engine, Unsupported, Worker, WorkerError
+from .results import Setup, markdown
+
+Logits = npt.NDArray[np.float32]  # [positions, n_vocab]
 Logprobs = npt.NDArray[np.float64]  # [positions, n_vocab]
 
 
@@ -43,7 +55,7 @@ class Fidelity:
     same_top: float | None = None
 
 
-def log_softmax(logits: npt.NDArray[np.float32]) -> Logprobs:
+def log_softmax(logits: Logits) -> Logprobs:
     """Natural log probabilities, float64, of logits [rows, n_vocab]."""
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
@@ -69,22 +81,22 @@ def kl_from_top(
     return result
 
 
-def chunks(llm: pyllm.LLM, ids: Sequence[int], n_ctx: int, limit: int | None = None) -> list[list[int]]:
+def chunks(tokenizer: Tokenizer, ids: Sequence[int], n_ctx: int, limit: int | None = None) -> list[list[int]]:
     """Whole chunks of n_ctx tokens, at most `limit`. ValueError if there is none."""
     count = len(ids) // n_ctx
     if count == 0:
         raise ValueError(f"the text has {len(ids)} tokens, and a chunk {n_ctx}: take a longer text or a smaller n_ctx")
     cut = [list(ids[i * n_ctx : (i + 1) * n_ctx]) for i in range(min(count, limit or count))]
-    bos = llm.tokenizer.bos_id
-    if llm.tokenizer.add_bos and bos is not None:
+    bos = tokenizer.bos_id
+    if tokenizer.add_bos and bos is not None:
         for chunk in cut:
             chunk[0] = bos
     return cut
 
 
-def score(llm: pyllm.LLM, chunk: Sequence[int]) -> Logprobs:
-    """[n_ctx - n_ctx // 2 - 1, n_vocab]: predictions of the tokens after the first n_ctx // 2 + 1."""
-    return log_softmax(llm.logits(chunk)[len(chunk) // 2 : -1])
+def score(llm: pyllm.LLM, chunk: Sequence[int]) -> Logits:
+    """[n_ctx - n_ctx // 2 - 1, n_vocab]: logits for the tokens after the first n_ctx // 2 + 1."""
+    return llm.logits(chunk)[len(chunk) // 2 : -1]
 
 
 def targets(chunk: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -92,74 +104,160 @@ def targets(chunk: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
 
 
+class Tally:
+    """Sums over chunks."""
+
+    #: rows that are widened to float64 at once
+    ROWS = 64
+
+    def __init__(self) -> None:
+        self.nll: list[float] = []
+        self.kl: list[float] = []
+        self.same: list[bool] = []
+
+    def add(self, chunk: Sequence[int], found: Logits, base: Logits | None = None) -> None:
+        """score()'s logits of a chunk, and the base's."""
+        wanted = targets(chunk)
+        for at in range(0, len(wanted), self.ROWS):
+            rows = slice(at, at + self.ROWS)
+            mine = log_softmax(found[rows])
+            self.nll += (-mine[np.arange(len(mine)), wanted[rows]]).tolist()
+            if base is not None:
+                truth = log_softmax(base[rows])
+                self.kl += kl_divergence(truth, mine).tolist()
+                self.same += (truth.argmax(axis=1) == mine.argmax(axis=1)).tolist()
+
+    def result(self) -> Fidelity:
+        perplexity = math.exp(np.mean(self.nll))
+        if not self.kl:
+            return Fidelity(len(self.nll), perplexity)
+        return Fidelity(len(self.nll), perplexity, float(np.mean(self.kl)), max(self.kl), float(np.mean(self.same)))
+
+
 def measure(
-    llm: pyllm.LLM,
-    ids: Sequence[int],
-    base: pyllm.LLM | None = None,
-    *,
-    n_ctx: int = 512,
-    limit: int | None = None,
+    llm: pyllm.LLM, ids: Sequence[int], base: pyllm.LLM | None = None, *, n_ctx: int = 512, limit: int | None = None
 ) -> Iterator[tuple[Logprobs, Fidelity]]:
     """For each chunk, its log probabilities and the result so far; the last one is the result."""
-    nll: list[float] = []
-    kl: list[float] = []
-    same: list[bool] = []
-    for chunk in chunks(llm, ids, n_ctx, limit):
-        found, wanted = score(llm, chunk), targets(chunk)
-        nll += (-found[np.arange(len(wanted)), wanted]).tolist()
-        if base is not None:
-            truth = score(base, chunk)
-            kl += kl_divergence(truth, found).tolist()
-            same += (truth.argmax(axis=1) == found.argmax(axis=1)).tolist()
-        perplexity = math.exp(np.mean(nll))
-        if base is None:
-            yield found, Fidelity(len(nll), perplexity)
-        else:
-            yield found, Fidelity(len(nll), perplexity, float(np.mean(kl)), max(kl), float(np.mean(same)))
+    tally = Tally()
+    for chunk in chunks(llm.tokenizer, ids, n_ctx, limit):
+        found = score(llm, chunk)
+        tally.add(chunk, found, None if base is None else score(base, chunk))
+        yield log_softmax(found), tally.result()
+
+
+# ---- several ways of running one file ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """compute: pyllm's mode, or empty for the peer."""
+
+    name: str
+    type_k: str
+    type_v: str
+    compute: str = ""
+    peer: Engine | None = None
+
+
+BASE = Way("base: f32", "f32", "f32", compute="f32")
+
+
+def run(way: Way, model: str, cut: Sequence[Sequence[int]], threads: int | None, folder: Path) -> Iterator[Logits]:
+    """score() of each chunk, by loading the model in this way; a folder for files of a peer."""
+    n_ctx = len(cut[0])
+    if way.peer is None:
+        options: dict[str, Any] = {"compute": way.compute, "type_k": way.type_k, "type_v": way.type_v}
+        with pyllm.LLM(model, n_ctx=n_ctx, n_threads=threads, **options) as llm:
+            for chunk in cut:
+                yield score(llm, chunk)
+        return
+    worker = Worker(way.peer)
+    try:
+        worker.load(Setup(model, threads or default_threads(), way.type_k, way.type_v), n_ctx)
+        for chunk in cut:
+            file = folder / "peer.f32"
+            first = n_ctx // 2
+            n_vocab = worker.ask(do="logits", ids=list(chunk), first=first, file=str(file))["n_vocab"]
+            yield np.fromfile(file, np.float32).reshape(n_ctx - first, n_vocab)[:-1]
+    finally:
+        worker.close()
+
+
+def compare_ways(
+    model: str, cut: Sequence[Sequence[int]], ways: Sequence[Way], base: Way | None = BASE, threads: int | None = None
+) -> Iterator[tuple[Way, Fidelity]]:
+    """Each way's result over the chunks, the base's first. One model is loaded at a time; the base's logits wait on
+    the disk."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for way in [base, *ways] if base else ways:
+            tally = Tally()
+            for i, (chunk, found) in enumerate(zip(cut, run(way, model, cut, threads, folder), strict=True)):
+                file = folder / f"base-{i}.npy"
+                if way is base:
+                    np.save(file, found)
+                tally.add(chunk, found, None if base is None or way is base else np.load(file, mmap_mode="r"))
+                print(f"{way.name}: {len(tally.nll)} positions, {tally.result().perplexity:.4f}", file=sys.stderr)
+            yield way, tally.result()
+
+
+def table(results: Sequence[tuple[Way, Fidelity]]) -> str:
+    """Markdown; perplexities also as their distance from the first line's if that is the base."""
+    lines = [["", "K/V", "positions", "perplexity", "to base", "KL mean", "KL max", "same top"]]
+    first = results[0][1].perplexity
+    for way, r in results:
+        line = [way.name, f"{way.type_k}/{way.type_v}", str(r.n), f"{r.perplexity:.4f}"]
+        if r.kl_mean is not None and r.kl_max is not None and r.same_top is not None:
+            line += [f"{r.perplexity / first - 1:+.3%}", f"{r.kl_mean:.6f}", f"{r.kl_max:.5f}", f"{r.same_top:.2%}"]
+        lines.append(line + [""] * (len(lines[0]) - len(line)))
+    return markdown(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.fidelity", description=__doc__.split("\n\n")[0])
-    parser.add_argument("model", help="path, name or source, as for pyllm run")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.fidelity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", help="path, name or source, as for pyllm run")
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument("--ids", type=Path, help="token ids, a JSON list")
     text.add_argument("--text", type=Path, help="text, UTF-8")
-    parser.add_argument("--base", choices=["f32", "default"], help="compare with this mode, its cache in float32")
-    parser.add_argument("--compute", choices=["default", "f32"], default="default", help="the mode to measure")
-    parser.add_argument("-c", "--ctx-size", type=int, default=512, metavar="N", help="tokens of a chunk")
-    parser.add_argument("--chunks", type=int, default=4, metavar="N", help="chunks at most; 0: all")
-    parser.add_argument("-t", "--threads", type=int, metavar="N")
-    parser.add_argument("-ctk", "--cache-type-k", default="f16", metavar="TYPE")
-    parser.add_argument("-ctv", "--cache-type-v", default="f16", metavar="TYPE")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    add("--compute", choices=COMPUTE_MODES, nargs="*", default=["default"], help="modes to measure (default: default)")
+    add("-ctk", "--cache-type-k", nargs="+", default=["f16"], metavar="TYPE", help="types of the K cache, in turn")
+    add("-ctv", "--cache-type-v", nargs="+", metavar="TYPE", help="of the V cache, as many (default: those of K)")
+    add("--peer", type=Engine.parse, action="append", default=[], metavar="NAME=PYTHON", help="as for bench.compare")
+    add("--no-base", action="store_true", help="perplexity alone")
+    add("-c", "--ctx-size", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)")
+    add("--chunks", type=int, default=4, metavar="N", help="chunks at most (default: 4); 0: all")
+    add("-t", "--threads", type=int, metavar="N")
+    add("--json", action="store_true", help="a JSON list on stdout")
     args = parser.parse_args(argv)
-
-    common: dict[str, Any] = {"n_ctx": args.ctx_size, "n_threads": args.threads}
-    base = pyllm.LLM(args.model, compute=args.base, kv_type="f32", **common) if args.base else None
-    with pyllm.LLM(
-        args.model, compute=args.compute, type_k=args.cache_type_k, type_v=args.cache_type_v, **common
-    ) as llm:
-        if args.ids:
-            ids = json.loads(args.ids.read_text(encoding="utf-8"))
-        else:
-            ids = llm.tokenize(args.text.read_text(encoding="utf-8"))
-        result = Fidelity(0, math.nan)
-        for _, result in measure(llm, ids, base, n_ctx=args.ctx_size, limit=args.chunks or None):
-            print(f"{result.n} positions, perplexity {result.perplexity:.4f}", file=sys.stderr)
-    if base is not None:
-        base.close()
-    if args.json:
-        options = {"compute": args.compute, "type_k": args.cache_type_k, "type_v": args.cache_type_v, "base": args.base}
-        print(json.dumps({"model": str(args.model), **options, **asdict(result)}))
+    types_v = args.cache_type_v or args.cache_type_k
+    if len(types_v) != len(args.cache_type_k):
+        parser.error("-ctk and -ctv need the same number of types")
+    ways = [
+        Way(name, k, v, compute, peer)
+        for name, compute, peer in [*((c, c, None) for c in args.compute), *((p.name, "", p) for p in args.peer)]
+        for k, v in zip(args.cache_type_k, types_v, strict=True)
+    ]
+    model = str(hub.resolve(args.model))
+    with GGUFFile.open(model) as file:
+        tokenizer = Tokenizer.from_gguf(file)
+    if args.ids:
+        ids = json.loads(args.ids.read_text(encoding="utf-8"))
     else:
-        print(f"| {'positions':>9} | {'perplexity':>10} | {'KL mean':>9} | {'KL max':>9} | {'same top':>8} |")
-        print(f"|{'-' * 10}:|{'-' * 11}:|{'-' * 10}:|{'-' * 10}:|{'-' * 9}:|")
-        rest = (
-            f"{result.kl_mean:9.6f} | {result.kl_max:9.6f} | {result.same_top:8.2%}"
-            if result.kl_mean is not None
-            else f"{'':9} | {'':9} | {'':8}"
-        )
-        print(f"| {result.n:9} | {result.perplexity:10.4f} | {rest} |")
+        ids = tokenizer.encode(args.text.read_text(encoding="utf-8"))
+    cut = chunks(tokenizer, ids, args.ctx_size, args.chunks or None)
+    try:
+        results = list(compare_ways(model, cut, ways, None if args.no_base else BASE, args.threads))
+    except (WorkerError, Unsupported) as error:
+        print(f"fidelity: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        rows = [{"way": w.name, "type_k": w.type_k, "type_v": w.type_v, **asdict(r)} for w, r in results]
+        print(json.dumps(rows, indent=1))
+    else:
+        print(f"{Path(model).name}, chunks of {args.ctx_size} tokens\n\n{table(results)}")
     return 0
 
 

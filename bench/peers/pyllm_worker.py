@@ -50,6 +50,10 @@ class Pyllm(Engine):
         self.llm.generate(prompt, max_tokens=1, **GREEDY)
         return time.perf_counter_ns() - start
 
+    def logits(self, ids: list[int], first: int, file: str) -> int:
+        self.llm.logits(ids)[first:].tofile(file)
+        return self.llm.n_vocab
+
 
 def load(
     model: str, n_threads: int, n_ctx: int, n_seqs: int, type_k: str, type_v: str
