@@ -148,9 +148,9 @@ typedef struct pl_step {
   const int32_t *out;     /* [O] tokens whose logits are wanted */
 } pl_step;
 
-/* Bytes of one page (PL_PAGE tokens) of n_kv heads of head_dim values in a K or V cache of this type; 0 if the
- * cache cannot hold them so. */
-PL_API int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim);
+/* Bytes of one page (PL_PAGE tokens) of n_kv heads of head_dim values in a K (is_k) or V cache of this type; 0 if a
+ * cache cannot hold them. */
+PL_API int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim, int32_t is_k);
 
 typedef struct pl_program pl_program;
 /* Copies ops and base; bases[i] is the start of buffer i and sizes[i] its bytes: every view is checked against
@@ -162,6 +162,8 @@ PL_API pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *
 PL_API void pl_program_free(pl_program *p);
 /* Bytes of working memory that one thread needs to run these ops. */
 PL_API int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens);
+/* Bytes of working memory that all threads share, needed when there are several. */
+PL_API int64_t pl_program_shared(const pl_op *ops, int32_t n_ops);
 /* Run ops [first, last) for this step on the pool's threads (woken once). Checks the step's counts. */
 PL_API int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first, int32_t last);
 

@@ -73,7 +73,7 @@ class Target:
     repack: bool
     act_bytes: int  # of one block of ACT_BLOCK quantized activations
     pack_bytes: Callable[[int, int, int], int]
-    kv_page_bytes: Callable[[int, int, int], int]
+    kv_page_bytes: Callable[[int, int, int, bool], int]  # of a type, heads, head_dim, K or V
 
 
 @dataclass
@@ -325,10 +325,10 @@ class _Planner:
     def _cache_views(self, cache: Cache) -> tuple[View, View]:
         t = self.target
         views: list[View] = []
-        for kind, head_dim in ((t.type_k, cache.head_dim_k), (t.type_v, cache.head_dim_v)):
-            page = t.kv_page_bytes(kind, cache.n_kv, head_dim)
+        for is_k, kind, head_dim in ((True, t.type_k, cache.head_dim_k), (False, t.type_v, cache.head_dim_v)):
+            page = t.kv_page_bytes(kind, cache.n_kv, head_dim, is_k)
             if page <= 0:
-                raise ModelError(f"the KV cache cannot hold heads of {head_dim} values in this type; try f16 or f32")
+                raise ModelError(f"heads of {head_dim} values are larger than a KV cache can hold")
             slot = len(views) + 2 * cache.layer
             if slot == len(self.cache_off):
                 self.cache_off.append((self.sizes["kv"], page))

@@ -57,7 +57,8 @@ class LLM:
     n_ctx: tokens that a sequence may have, prompt and answer together (default: the model's, at most 4096).
     n_threads: threads that compute (default: physical cores within affinity and cgroup quota).
     n_batch: tokens per step at most. n_seqs: sequences per step at most.
-    kv_type: type of the KV cache, "f16", "f32", "bf16" or "q8_0"; type_k and type_v set K and V apart.
+    kv_type: type of the KV cache, "f16", "f32", "bf16", "q8_0" or "q4_0" (see KV_TYPES for what they cost); type_k and
+        type_v set K and V apart.
     kv_tokens: tokens that the cache holds in all (default: n_ctx); sequences share it, and wait when it is full.
     compute: "default" multiplies with 8-bit activations, refined where it shows; "precise" refines all of them (about
         15 bits); "f32" widens all weights to float32, slow and exact.

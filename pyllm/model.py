@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 
 from ._lib import lib
-from .backend.cpu import thread_bytes
+from .backend.cpu import working_bytes
 from .compile import Program, Target, compile_graph
 from .errors import MemoryPlanError, ModelError
 from .gguf import GGUFFile, tensor_types
@@ -89,7 +89,9 @@ class Model:
             repack=options.repack,
             act_bytes=lib.pl_act_bytes(),
             pack_bytes=lambda kind, rows, cols: int(lib.pl_pack_bytes(kind, rows, cols)),
-            kv_page_bytes=lambda kind, n_kv, head_dim: int(lib.pl_kv_page_bytes(kind, n_kv, head_dim)),
+            kv_page_bytes=lambda kind, n_kv, head_dim, is_k: int(
+                lib.pl_kv_page_bytes(kind, n_kv, head_dim, is_k)
+            ),
         )
         self.target = target
         self.program: Program = compile_graph(self.graph, target)
@@ -112,7 +114,7 @@ class Model:
             weights_packed=sizes["packed"],
             kv=sizes["kv"],
             scratch=sizes["arena"],
-            threads=thread_bytes(self.program, len(self.gguf.maps), self.n_batch) * self.n_threads,
+            threads=working_bytes(self.program, len(self.gguf.maps), self.n_batch, self.n_threads),
             constants=sizes["const"],
             available=available_memory(),
         )

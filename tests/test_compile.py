@@ -331,7 +331,9 @@ def target(n: int, compute: str) -> Target:
         n_batch=n, n_seqs=1, n_out=n, n_pages=4, type_k=0, type_v=0, compute=compute, repack=True,
         act_bytes=lib.pl_act_bytes(),
         pack_bytes=lambda kind, rows, cols: int(lib.pl_pack_bytes(kind, rows, cols)),
-        kv_page_bytes=lambda kind, n_kv, head_dim: int(lib.pl_kv_page_bytes(kind, n_kv, head_dim)),
+        kv_page_bytes=lambda kind, n_kv, head_dim, is_k: int(
+            lib.pl_kv_page_bytes(kind, n_kv, head_dim, is_k)
+        ),
     )  # fmt: skip
 
 
@@ -479,6 +481,11 @@ def test_a_graph_without_output_is_refused() -> None:
         compile_graph(Graph({}), target(4, "default"))
 
 
-def test_a_cache_type_that_cannot_hold_the_heads_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"heads of 24 values.*try f16 or f32"):
-        Model(DATA / "models/llama_hd.gguf", ModelOptions(type_k="q8_0"))
+def test_heads_that_a_cache_cannot_hold_are_refused(weights: dict[bool, Weights]) -> None:
+    with GGUFFile.open(weights[False].path) as file:
+        twin = Twin(Graph(file.tensors), weights[False].values, [0])
+        x, _ = twin.live[-1]
+        twin.g.attention(x, x, x, n_heads=1, n_kv=1, head_dim_k=D, head_dim_v=1025, scale=0.1)
+        twin.output()
+        with pytest.raises(ModelError, match="heads of 1025 values are larger"):
+            compile_graph(twin.g, target(4, "default"))

@@ -36,6 +36,13 @@ static inline uint16_t pl_f32_f16(float f) {
   return (uint16_t)(sign | (a - 0x38000000u + 0xfff + (a >> 13 & 1)) >> 13);
 }
 
+/* binary32 -> bfloat16, round to nearest even, NaN made quiet. */
+static inline uint16_t pl_f32_bf16(float f) {
+  uint32_t u = pl_f32_bits(f);
+  if ((u & 0x7fffffff) > 0x7f800000u) return (uint16_t)(u >> 16 | 64);
+  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
 static inline float pl_bf16_f32(uint16_t h) { return pl_bits_f32((uint32_t)h << 16); }
 
 /* Half of an E8M0 scale: 2^(e - 128), subnormal for the two smallest. */

@@ -68,21 +68,57 @@ typedef void pl_silu_fn(const float *g, const float *u, int64_t n, float *y);
 typedef void pl_rope_fn(float *x, int32_t n_heads, int64_t head_stride, int32_t n_rot, int32_t interleaved,
                         const float *cs);
 
-/* The two halves of attention over one KV block of PL_PAGE (16) keys, already converted to float.
- * qk: s [nq][16] = scale * (q [nq][hd] . kt [hd][16]): per score a chain of fmaf over d ascending, times scale.
- *     q rows are q_stride floats apart.
- * softmax over one chunk: given s [n] and the running maximum *m: new maximum (NaN scores passed over, -0 made +0),
- *     p = pl_exp(s - max) in place (0 beyond n up to the next multiple of 16; what lay there does not matter),
- *     returns their sum (sixteen interleaved sums, pl_tree16).
- * av: o [hd] = fmaf(p [n], v [n][hd], o), keys ascending; rows of v are hd floats, hd a multiple of 16. */
-typedef void pl_qk_fn(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale,
-                      float *s, int64_t s_stride);
+/* Attention. The keys that a query sees are taken in chunks of PL_CHUNK (256), at fixed multiples of it, and a chunk
+ * in blocks of PL_PAGE (16), each being one head's part of a page of the cache, in one of the layouts of prog/kv.h.
+ * Rows are queries (some tokens, and the query heads that share the KV head), all taken over a block while it is at
+ * hand.
+ *
+ * qk: s [nq][PL_CHUNK], of which columns [0, 16 nb) are written: the scores of nb <= 16 blocks k[0 .. nb) of the type's
+ *   K layout, hd <= PL_HEAD_MAX values per key (hdp of quantized types).
+ *   F32 F16 BF16: q is float, in panels of 8 rows, [hd][8] each: row r's value d at q[(r / 8 * hd + d) * 8 + r % 8];
+ *     the rest of the last panel may be anything. Per score a chain of fmaf over d ascending, from 0, times scale.
+ *   Q8_0: q is pl_q16 [nq][hd / 32]. Per score acc = 0, then per block of 32 values acc = fmaf((float)idot, d_k, acc)
+ *     with idot = sum of c * code in int32; s = acc * (d_q * scale).
+ *   Q4_0: likewise, but acc starts as what Q8_0 gives for the page's offset, and codes are less 8.
+ * softmax: given s [n] and the running maximum *m: new maximum (NaN scores passed over, -0 made +0),
+ *   p = pl_exp(s - max) in place (0 beyond n up to the next multiple of 16; what lay there does not matter),
+ *   returns their sum (sixteen interleaved sums, pl_tree16).
+ * av: o [nq][hdp] += p . v over keys [j0, j1) of the chunk, p [nq][PL_CHUNK]; v[j / 16] is the block of key j in the
+ *   type's V layout, hdp values per key. Keys ascending, F32 F16 BF16: o = fmaf(p[j], v[j], o); Q8_0 Q4_0:
+ *   o = fmaf((p[j] * d), (float)code, o), d that of key j and value, codes of Q4_0 less 8.
+ * merge: the state (m [nq], sum [nq], o [nq][hdp]) of the chunks so far takes in that of the next (mc, sumc, oc):
+ *   top = max(m, mc), a = pl_exp(m - top), b = pl_exp(mc - top), sum = fmaf(sumc, b, sum * a),
+ *   o = fmaf(oc, b, o * a), m = top; nothing changes where sumc = 0. It starts with m = -inf, sum = 0, o = 0.
+ * ahead: of qk [nb] and of av [16] addresses of blocks that will be read next, which a kernel may prefetch. */
+#define PL_CHUNK 256
+#define PL_HEAD_MAX 1024
+typedef void pl_qk_fn(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
+                      float *s, const void *const *ahead);
 typedef float pl_softmax_fn(float *s, int32_t n, float *m);
-typedef void pl_av_fn(const float *p, int32_t n, const float *v, int32_t hd, float *o);
+typedef void pl_av_fn(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp,
+                      float *o, const void *const *ahead);
+typedef void pl_merge_fn(int32_t nq, int32_t hdp, float *m, float *sum, float *o, const float *mc,
+                         const float *sumc, const float *oc);
 
-/* load_f16, store_f16: n floats from n f16 values, and back with round to nearest even. */
+/* What quantized keys and values are made with; n is a multiple of 32.
+ * rotate: x [n] in place, every h values (a power of two from 32 up, dividing n) by the Walsh-Hadamard matrix, not
+ *   normalized: stages of width 1, 2, 4, ... h / 2, each turning (a, b) into (a + b, a - b). It spreads what only few
+ *   values carry, and applied to queries and keys alike it changes their products only by the factor h.
+ * quant16: x [n] -> q [n / 32]: amax = max|x| (NaN ignored), d = amax / 32639, inv = amax > 0 ? 32639 / amax : 0;
+ *   c = x * inv rounded to nearest, ties to even, or -32639 where that is not within (-32639.5, 32639.5).
+ * code8: x [n] -> q [n], d [n / 32] half floats, per 32 values: d = amax / 127 in float16, inv = d > 0 ? 1 / d : 0,
+ *   q = x * inv rounded to nearest, ties to even, 127 if above that, -127 if below -127 or NaN.
+ * code4: x [n] -> q [n] in 0 .. 15, d [n / 32], per 32 values: the best by squared error of eight scales. */
+typedef void pl_rotate_fn(float *x, int32_t n, int32_t h);
+typedef void pl_quant16_fn(const float *x, int32_t n, pl_q16 *q);
+typedef void pl_code8_fn(const float *x, int32_t n, int8_t *q, uint16_t *d);
+typedef void pl_code4_fn(const float *x, int32_t n, uint8_t *q, uint16_t *d);
+
+/* load_f16, store_f16: n floats from n f16 values, and back with round to nearest even. store_bf16: to bfloat16
+ * likewise; NaN keeps its upper bits and becomes quiet. */
 typedef void pl_load_f16_fn(const uint16_t *x, int64_t n, float *y);
 typedef void pl_store_f16_fn(const float *x, int64_t n, uint16_t *y);
+typedef void pl_store_bf16_fn(const float *x, int64_t n, uint16_t *y);
 
 typedef struct pl_kern_table {
   pl_deq_fn *deq[PL_N_TYPES];
@@ -93,11 +129,17 @@ typedef struct pl_kern_table {
   pl_rmsnorm_fn *rmsnorm;
   pl_silu_fn *silu;
   pl_rope_fn *rope;
-  pl_qk_fn *qk;
+  pl_qk_fn *qk[PL_N_TYPES];
   pl_softmax_fn *softmax;
-  pl_av_fn *av;
+  pl_av_fn *av[PL_N_TYPES];
+  pl_merge_fn *merge;
+  pl_rotate_fn *rotate;
+  pl_quant16_fn *quant16;
+  pl_code8_fn *code8;
+  pl_code4_fn *code4;
   pl_load_f16_fn *load_f16;
   pl_store_f16_fn *store_f16;
+  pl_store_bf16_fn *store_bf16;
 } pl_kern_table;
 
 enum pl_level {

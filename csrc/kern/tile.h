@@ -42,6 +42,9 @@ PL_INLINE void fetch_ahead(const uint8_t *w, int bytes) {
       __builtin_prefetch((const void *)((uintptr_t)w + PL_AHEAD + (unsigned)i));
 }
 
+/* Ask for line i of memory that a later kernel reads. */
+PL_INLINE void fetch(const void *p, int64_t i) { __builtin_prefetch((const uint8_t *)p + 64 * i, 0, 2); }
+
 /* Block b of activation row t. */
 PL_INLINE const pl_q8 *act(const uint8_t *a, int64_t stride, int t, int64_t b) {
   return (const pl_q8 *)(const void *)(a + t * stride) + b;

@@ -3,9 +3,22 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "prog/program.h"
 
-static int64_t head_bytes(int32_t type, int32_t head_dim) {
-  int64_t n = (int64_t)pl_kv_dim(head_dim) * PL_PAGE;
+int32_t pl_kv_dim(int32_t type, int32_t head_dim) {
+  int32_t to = pl_kv_quantized(type) ? 32 : 16;
+  return (head_dim + to - 1) / to * to;
+}
+
+int32_t pl_kv_rotation_k(int32_t type, int32_t hdp) {
+  return type == PL_Q8_0 ? hdp & -hdp : type == PL_Q4_0 ? 32 : 0; /* wider is better, but not for differences */
+}
+
+int32_t pl_kv_rotation_v(int32_t type, int32_t hdp) { return type == PL_Q4_0 ? hdp & -hdp : 0; }
+
+/* Bytes of one head's part of a page; 0 for a type that a cache cannot have. */
+static int64_t head_bytes(int32_t type, int32_t head_dim, int is_k) {
+  int64_t hdp = pl_kv_dim(type, head_dim), n = hdp * PL_PAGE;
   switch (type) {
     case PL_F32:
       return n * 4;
@@ -13,97 +26,135 @@ static int64_t head_bytes(int32_t type, int32_t head_dim) {
     case PL_BF16:
       return n * 2;
     case PL_Q8_0:
-      return head_dim % 32 ? 0 : n + n / 32 * 2;
+      return n + n / 32 * 2;
+    case PL_Q4_0:
+      return n / 2 + n / 32 * 2 + (is_k ? (hdp + hdp / 32 * 2 + 31) / 32 * 32 : 0);
     default:
       return 0;
   }
 }
 
-int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim) {
-  return n_kv > 0 && head_dim > 0 ? n_kv * head_bytes(type, head_dim) : 0;
+int64_t pl_kv_page_bytes(int32_t type, int32_t n_kv, int32_t head_dim, int32_t is_k) {
+  return n_kv > 0 && head_dim > 0 && head_dim <= PL_HEAD_MAX ? n_kv * head_bytes(type, head_dim, is_k) : 0;
 }
 
-/* int8 of x [32] with one float16 scale: round(x / d), d the stored scale; -127 for NaN. */
-static uint16_t quantize32(const float *x, int8_t *q) {
-  float amax = 0;
-  for (int i = 0; i < 32; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
-  uint16_t h = pl_f32_f16(amax / 127.0f);
-  float d = pl_f16_f32(h), inv = d > 0 ? 1.0f / d : 0;
-  for (int i = 0; i < 32; i++) {
-    float v = rintf(x[i] * inv);
-    q[i] = (int8_t)(v >= -127 ? v > 127 ? 127 : v : -127);
-  }
-  return h;
+/* ---- one key, one value ----------------------------------------------------------------------------------------- */
+
+/* A thread's working memory: vectors of hdp values. */
+typedef struct work {
+  float *x, *first;
+  uint8_t *codes;
+  uint16_t *half; /* scales, or values */
+} work;
+
+static work lay_out(uint8_t *mem, int64_t hdp) {
+  return (work){(float *)(void *)mem, (float *)(void *)(mem + hdp * 4), mem + hdp * 8,
+                (uint16_t *)(void *)(mem + hdp * 9)};
 }
 
-static uint16_t f32_bf16(float f) {
-  uint32_t u = pl_f32_bits(f);
-  if ((u & 0x7fffffff) > 0x7f800000u) return (uint16_t)(u >> 16 | 64);
-  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+int64_t pl_kv_scratch(const pl_op *op) {
+  int32_t k = pl_kv_dim(PL_Q8_0, op->i[1]), v = pl_kv_dim(PL_Q8_0, op->i[2]);
+  return (int64_t)(k > v ? k : v) * 11;
 }
 
-void pl_kv_put_k(const pl_kern_table *k, int32_t type, const float *x, int32_t head_dim, int32_t j, void *head) {
-  int32_t hdp = pl_kv_dim(head_dim);
+/* x [head_dim] with zeros up to hdp, rotated. */
+static void prepare(const pl_kern_table *k, const float *x, int32_t head_dim, int32_t hdp, int32_t h, float *y) {
+  memcpy(y, x, sizeof(float) * (size_t)head_dim);
+  memset(y + head_dim, 0, sizeof(float) * (size_t)(hdp - head_dim));
+  if (h) k->rotate(y, hdp, h);
+}
+
+/* Stores key x as number j of one head's part of a page. first: the page's first key, or NULL if an earlier step has
+ * stored it. */
+static void put_k(const pl_kern_table *k, int32_t type, const float *x, const float *first, int32_t head_dim,
+                  int32_t j, uint8_t *head, work w) {
+  int32_t hdp = pl_kv_dim(type, head_dim), h = pl_kv_rotation_k(type, hdp);
   if (type == PL_F32) {
-    for (int32_t d = 0; d < head_dim; d++) ((float *)head)[d * PL_PAGE + j] = x[d];
-  } else if (type == PL_F16) {
-    for (int32_t d = 0; d < head_dim; d++) ((uint16_t *)head)[d * PL_PAGE + j] = pl_f32_f16(x[d]);
-  } else if (type == PL_BF16) {
-    for (int32_t d = 0; d < head_dim; d++) ((uint16_t *)head)[d * PL_PAGE + j] = f32_bf16(x[d]);
+    for (int32_t d = 0; d < head_dim; d++) ((float *)(void *)head)[d * PL_PAGE + j] = x[d];
+    return;
+  }
+  if (type == PL_F16 || type == PL_BF16) {
+    (type == PL_F16 ? k->store_f16 : k->store_bf16)(x, head_dim, w.half);
+    for (int32_t d = 0; d < head_dim; d++) ((uint16_t *)(void *)head)[d * PL_PAGE + j] = w.half[d];
+    return;
+  }
+  prepare(k, x, head_dim, hdp, h, w.x);
+  uint16_t *scales = (uint16_t *)(void *)(head + hdp * PL_PAGE / (type == PL_Q8_0 ? 1 : 2));
+  if (type == PL_Q8_0) {
+    k->code8(w.x, hdp, (int8_t *)w.codes, w.half);
+    for (int32_t g = 0; g < hdp / 4; g++) memcpy(head + (g * PL_PAGE + j) * 4, w.codes + 4 * g, 4);
   } else {
-    int8_t q[32];
-    uint16_t *scales = (uint16_t *)((int8_t *)head + hdp * PL_PAGE);
-    for (int32_t b = 0; b < head_dim / 32; b++) {
-      scales[b * PL_PAGE + j] = quantize32(x + b * 32, q);
-      for (int32_t d = 0; d < 32; d++) ((int8_t *)head)[(b * 32 + d) * PL_PAGE + j] = q[d];
+    int8_t *offset = (int8_t *)(scales + hdp / 32 * PL_PAGE);
+    uint16_t *offset_scales = (uint16_t *)(void *)(offset + hdp);
+    const int8_t *code = offset;
+    const uint16_t *scale = offset_scales;
+    if (j == 0) {
+      k->code8(w.x, hdp, offset, offset_scales);
+    } else if (first) { /* being stored in this step, maybe by another thread */
+      prepare(k, first, head_dim, hdp, h, w.first);
+      k->code8(w.first, hdp, (int8_t *)w.codes, w.half);
+      code = (int8_t *)w.codes, scale = w.half;
+    }
+    for (int32_t d = 0; d < hdp; d++) w.x[d] -= (float)code[d] * pl_f16_f32(scale[d / 32]);
+    k->code4(w.x, hdp, w.codes, w.half);
+    for (int32_t d = 0; d < hdp; d += 8)
+      for (int32_t i = 0; i < 4; i++)
+        head[(d / 8 * PL_PAGE + j) * 4 + i] = (uint8_t)(w.codes[d + i] | w.codes[d + 4 + i] << 4);
+  }
+  for (int32_t b = 0; b < hdp / 32; b++) scales[b * PL_PAGE + j] = w.half[b];
+}
+
+static void put_v(const pl_kern_table *k, int32_t type, const float *x, int32_t head_dim, int32_t j, uint8_t *head,
+                  work w) {
+  int32_t hdp = pl_kv_dim(type, head_dim);
+  if (type == PL_F32) {
+    memcpy((float *)(void *)head + j * hdp, x, sizeof(float) * (size_t)head_dim);
+    return;
+  }
+  if (type == PL_F16 || type == PL_BF16) {
+    (type == PL_F16 ? k->store_f16 : k->store_bf16)(x, head_dim, (uint16_t *)(void *)head + j * hdp);
+    return;
+  }
+  prepare(k, x, head_dim, hdp, pl_kv_rotation_v(type, hdp), w.x);
+  uint16_t *scales = (uint16_t *)(void *)(head + hdp * PL_PAGE / (type == PL_Q8_0 ? 1 : 2));
+  if (type == PL_Q8_0) {
+    k->code8(w.x, hdp, (int8_t *)head + j * hdp, w.half);
+  } else {
+    k->code4(w.x, hdp, w.codes, w.half);
+    for (int32_t b = 0; b < hdp / 32; b++)
+      for (int32_t i = 0; i < 16; i++)
+        head[j * (hdp / 2) + b * 16 + i] = (uint8_t)(w.codes[b * 32 + i] | w.codes[b * 32 + 16 + i] << 4);
+  }
+  for (int32_t b = 0; b < hdp / 32; b++) scales[b * PL_PAGE + j] = w.half[b];
+}
+
+/* The token of this step that is stored first in the page of token t, or -1. */
+static int64_t first_of_page(const pl_step *s, int64_t t) {
+  int32_t slot = s->slot[t] / PL_PAGE * PL_PAGE;
+  int64_t guess = t - s->slot[t] % PL_PAGE;
+  if (guess >= 0 && s->slot[guess] == slot) return guess;
+  for (int64_t i = 0; i < s->n_tokens; i++)
+    if (s->slot[i] == slot) return i;
+  return -1;
+}
+
+void pl_do_kv_store(const pl_run_ctx *c, const pl_op *op) {
+  int32_t n_kv = op->i[0], hd_k = op->i[1], hd_v = op->i[2];
+  const pl_view *kc = &op->dst[0], *vc = &op->dst[1];
+  int64_t head_k = head_bytes(kc->type, hd_k, 1), head_v = head_bytes(vc->type, hd_v, 0), first, last;
+  work w = lay_out(c->scratch, pl_kv_dim(PL_Q8_0, hd_k > hd_v ? hd_k : hd_v));
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    const float *k = pl_at(c, &op->src[0], t), *v = pl_at(c, &op->src[1], t), *k0 = NULL;
+    int32_t page = c->step->slot[t] / PL_PAGE, j = c->step->slot[t] % PL_PAGE;
+    uint8_t *pk = pl_at(c, kc, page), *pv = pl_at(c, vc, page);
+    if (kc->type == PL_Q4_0 && j > 0) {
+      int64_t t0 = first_of_page(c->step, t);
+      if (t0 >= 0) k0 = pl_at(c, &op->src[0], t0);
+    }
+    for (int32_t h = 0; h < n_kv; h++) {
+      put_k(c->kern, kc->type, k + h * hd_k, k0 ? k0 + h * hd_k : NULL, hd_k, j, pk + h * head_k, w);
+      put_v(c->kern, vc->type, v + h * hd_v, hd_v, j, pv + h * head_v, w);
     }
   }
-}
-
-void pl_kv_put_v(const pl_kern_table *k, int32_t type, const float *x, int32_t head_dim, int32_t j, void *head) {
-  int32_t hdp = pl_kv_dim(head_dim);
-  if (type == PL_F32) {
-    memcpy((float *)head + j * hdp, x, (size_t)head_dim * 4);
-  } else if (type == PL_F16) {
-    k->store_f16(x, head_dim, (uint16_t *)head + j * hdp);
-  } else if (type == PL_BF16) {
-    for (int32_t d = 0; d < head_dim; d++) ((uint16_t *)head)[j * hdp + d] = f32_bf16(x[d]);
-  } else {
-    uint16_t *scales = (uint16_t *)((int8_t *)head + hdp * PL_PAGE);
-    for (int32_t b = 0; b < head_dim / 32; b++)
-      scales[j * (hdp / 32) + b] = quantize32(x + b * 32, (int8_t *)head + j * hdp + b * 32);
-  }
-}
-
-static const float *widen(const pl_kern_table *k, int32_t type, const void *head, int64_t n, float *tmp) {
-  if (type == PL_F32) return head;
-  if (type == PL_F16)
-    k->load_f16(head, n, tmp);
-  else
-    for (int64_t i = 0; i < n; i++) tmp[i] = pl_bf16_f32(((const uint16_t *)head)[i]);
-  return tmp;
-}
-
-const float *pl_kv_get_k(const pl_kern_table *k, int32_t type, const void *head, int32_t head_dim, float *tmp) {
-  int32_t hdp = pl_kv_dim(head_dim);
-  if (type != PL_Q8_0) return widen(k, type, head, (int64_t)hdp * PL_PAGE, tmp);
-  const uint16_t *scales = (const uint16_t *)((const int8_t *)head + hdp * PL_PAGE);
-  float s[PL_PAGE];
-  for (int32_t d = 0; d < hdp; d++) {
-    if (d % 32 == 0) k->load_f16(scales + d / 32 * PL_PAGE, PL_PAGE, s);
-    for (int32_t j = 0; j < PL_PAGE; j++)
-      tmp[d * PL_PAGE + j] = s[j] * (float)((const int8_t *)head)[d * PL_PAGE + j];
-  }
-  return tmp;
-}
-
-const float *pl_kv_get_v(const pl_kern_table *k, int32_t type, const void *head, int32_t head_dim, float *tmp) {
-  int32_t hdp = pl_kv_dim(head_dim);
-  if (type != PL_Q8_0) return widen(k, type, head, (int64_t)hdp * PL_PAGE, tmp);
-  const uint16_t *scales = (const uint16_t *)((const int8_t *)head + hdp * PL_PAGE);
-  for (int32_t b = 0; b < hdp * PL_PAGE / 32; b++) {
-    float s = pl_f16_f32(scales[b]);
-    for (int32_t d = 0; d < 32; d++) tmp[b * 32 + d] = s * (float)((const int8_t *)head)[b * 32 + d];
-  }
-  return tmp;
 }

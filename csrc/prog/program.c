@@ -21,9 +21,19 @@ static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
 static int64_t op_bytes(const pl_op *ops, int32_t n_ops) {
   int64_t most = 64;
   for (int32_t i = 0; i < n_ops; i++) {
-    int64_t n = ops[i].kind == PL_OP_mm     ? pl_mm_scratch(&ops[i])
-                : ops[i].kind == PL_OP_attn ? pl_attn_scratch(&ops[i])
-                                            : pl_row_scratch(&ops[i]);
+    int64_t n = ops[i].kind == PL_OP_mm         ? pl_mm_scratch(&ops[i])
+                : ops[i].kind == PL_OP_attn     ? pl_attn_scratch(&ops[i])
+                : ops[i].kind == PL_OP_kv_store ? pl_kv_scratch(&ops[i])
+                                                : pl_row_scratch(&ops[i]);
+    if (n > most) most = n;
+  }
+  return most;
+}
+
+int64_t pl_program_shared(const pl_op *ops, int32_t n_ops) {
+  int64_t most = 64;
+  for (int32_t i = 0; i < n_ops; i++) {
+    int64_t n = ops[i].kind == PL_OP_attn ? pl_attn_shared(&ops[i]) : 0;
     if (n > most) most = n;
   }
   return most;
@@ -94,17 +104,26 @@ static int op_ok(pl_program *p, const pl_op *op) {
     }
     case PL_OP_kv_store:
     case PL_OP_attn: {
-      const pl_view *kc = op->kind == PL_OP_attn ? &op->src[1] : &op->dst[0];
-      const pl_view *vc = op->kind == PL_OP_attn ? &op->src[2] : &op->dst[1];
+      int is_attn = op->kind == PL_OP_attn;
+      const pl_view *kc = is_attn ? &op->src[1] : &op->dst[0], *vc = is_attn ? &op->src[2] : &op->dst[1];
+      int32_t n_kv = op->i[is_attn], hd_k = op->i[1 + is_attn], hd_v = op->i[2 + is_attn];
+      if (n_kv < 1 || hd_k < 1 || hd_k > PL_HEAD_MAX || hd_v < 1 || hd_v > PL_HEAD_MAX || kc->cols != hd_k ||
+          vc->cols != hd_v)
+        return 0;
+      if (is_attn
+              ? op->i[0] < n_kv || op->i[0] % n_kv || op->src[0].cols != (int64_t)op->i[0] * hd_k || op->i[4] < 0
+              : op->src[0].cols != (int64_t)n_kv * hd_k || op->src[1].cols != (int64_t)n_kv * hd_v)
+        return 0;
       for (int j = 0; j < 2; j++) {
         const pl_view *c = j ? vc : kc;
-        int64_t page = pl_kv_page_bytes(c->type, op->i[op->kind == PL_OP_attn], (int32_t)c->cols);
+        int64_t page = pl_kv_page_bytes(c->type, n_kv, (int32_t)c->cols, !j);
         if (c->buf < 0 || c->buf >= p->n_bufs || c->off < 0 || page <= 0 || c->stride < page || c->rows < 1)
           return 0;
         if ((int64_t)(c->rows - 1) * c->stride + page > p->sizes[c->buf] - c->off) return 0;
         if (p->n_pages == 0 || c->rows < p->n_pages) p->n_pages = c->rows;
       }
-      return view_ok(p, &op->src[0]);
+      return is_attn ? view_ok(p, &op->src[0]) && view_ok(p, &op->dst[0]) && view_ok(p, &op->dst[1])
+                     : view_ok(p, &op->src[0]) && view_ok(p, &op->src[1]);
     }
     default:
       return 1;
@@ -144,6 +163,7 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
       return NULL;
     }
   p->scratch = pl_program_scratch(ops, n_ops, max_tokens);
+  p->shared_bytes = pl_program_shared(ops, n_ops);
   p->refine = align64(refine_bytes(ops, n_ops, max_tokens));
   return p;
 }
@@ -151,6 +171,8 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
 void pl_program_free(pl_program *p) {
   if (!p) return;
   pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
+  pl_mem_free(p->shared, p->shared_bytes);
+  free(p->counters);
   free(p->ops);
   free(p->base);
   free(p->sizes);
@@ -202,17 +224,27 @@ static void run(void *ctx, int tid, int n_threads) {
   }
 }
 
+/* Working memory for n threads; 0 if there is none. */
+static int make_room(pl_program *p, int32_t n) {
+  pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
+  free(p->counters);
+  p->thread_count = 0;
+  p->thread_mem = pl_mem_alloc(p->scratch * n, 0);
+  p->n_counters = pl_attn_counters(n);
+  p->counters = calloc((size_t)p->n_counters, sizeof *p->counters);
+  if (n > 1 && !p->shared) p->shared = pl_mem_alloc(p->shared_bytes, 0);
+  if (p->thread_mem && p->counters && (n == 1 || p->shared)) {
+    p->thread_count = n;
+    return 1;
+  }
+  pl_mem_free(p->thread_mem, p->scratch * n);
+  p->thread_mem = NULL;
+  return 0;
+}
+
 int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first, int32_t last) {
   if (!p || !pool || !step || first < 0 || last > p->n_ops || first > last || !step_ok(p, step)) return PL_E_ARG;
-  if (p->thread_count < pl_pool_threads(pool)) {
-    pl_mem_free(p->thread_mem, p->scratch * p->thread_count);
-    p->thread_count = pl_pool_threads(pool);
-    p->thread_mem = pl_mem_alloc(p->scratch * p->thread_count, 0);
-    if (!p->thread_mem) {
-      p->thread_count = 0;
-      return PL_E_MEM;
-    }
-  }
+  if (p->thread_count < pl_pool_threads(pool) && !make_room(p, pl_pool_threads(pool))) return PL_E_MEM;
   p->serial++;
   for (int32_t i = first; i < last; i++) atomic_store_explicit(&p->next[i], 0, memory_order_relaxed);
   job j = {p, pool, step, first, last};

@@ -26,8 +26,12 @@ struct pl_program {
   atomic_int *next;     /* [n_ops] work items handed out so far, zeroed when a step starts */
   uint8_t *thread_mem;  /* [n_threads][scratch], made at the first run */
   int32_t thread_count; /* threads that thread_mem serves */
-  int32_t n_vocab;      /* rows of the embedding table: token ids are below */
-  int32_t n_pages;      /* KV pages that every cache view holds */
+  uint8_t *shared;      /* [shared_bytes] working memory of all threads of an op, made when there are several */
+  int64_t shared_bytes;
+  atomic_int *counters; /* [n_counters] zero between ops */
+  int32_t n_counters;
+  int32_t n_vocab; /* rows of the embedding table: token ids are below */
+  int32_t n_pages; /* KV pages that every cache view holds */
   const pl_kern_table *kern;
 };
 
@@ -72,9 +76,14 @@ int64_t pl_row_scratch(const pl_op *op);
 int64_t pl_mm_scratch(const pl_op *op);
 /* Bytes of thread memory for the list of second terms, kept between the matmuls that read the same activations. */
 int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows);
+int64_t pl_kv_scratch(const pl_op *op);
 int64_t pl_attn_scratch(const pl_op *op);
+/* Bytes of memory that all threads share in an op. */
+int64_t pl_attn_shared(const pl_op *op);
+/* Counters that attn needs with so many threads. */
+int32_t pl_attn_counters(int32_t n_threads);
 
-/* pl_do_<op>, in ops.c, mm.c, attn.c */
+/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c */
 #define PL_OP(name, id) pl_op_fn pl_do_##name;
 #include "prog/op.inc"
 #undef PL_OP

@@ -21,6 +21,16 @@ typedef struct pl_q8 {
 } pl_q8;
 _Static_assert(sizeof(pl_q8) == 44, "pl_q8");
 
+/* A query in 16 bits, for integer dot products with quantized keys: 32 of its values, x[i] ~ d * c[i], with one d for the
+ * whole query and |c| <= 32639, so that c = 256 * hi + lo in signed bytes. */
+typedef struct pl_q16 {
+  float d;     /* max|x| / 32639 */
+  int32_t sum; /* c[0] + ... + c[31] */
+  int16_t c[32];
+  int8_t hi[32], lo[32];
+} pl_q16;
+_Static_assert(sizeof(pl_q16) == 136, "pl_q16");
+
 /* d is IEEE half precision throughout. */
 typedef struct {
   uint16_t d;

@@ -59,10 +59,12 @@ def encode(ops: list[Op], buffers: list[str]) -> Any:
     return array
 
 
-def thread_bytes(program: Program, n_parts: int, n_batch: int) -> int:
-    """Working memory of one thread, bytes."""
+def working_bytes(program: Program, n_parts: int, n_batch: int, n_threads: int) -> int:
+    """Working memory of all threads, bytes."""
     ops = encode(program.ops, _buffer_names(program, n_parts))
-    return (int(lib.pl_program_scratch(ops, len(program.ops), n_batch)) + 127) // 64 * 64
+    each = int(lib.pl_program_scratch(ops, len(program.ops), n_batch))
+    shared = int(lib.pl_program_shared(ops, len(program.ops))) if n_threads > 1 else 0
+    return each * n_threads + shared
 
 
 class CpuBackend:

@@ -109,6 +109,27 @@ static void bench_mm(const entry *e, int json, int *first) {
   free(rows), free(w), free(a), free(y);
 }
 
+/* A chunk of keys of 128 values, for the rows of one decoding token, and of a prompt's tile. */
+static void bench_attn(const entry *e, int json, int *first) {
+  const int hd = 128, rows[] = {1, 4, 8, 64};
+  const int64_t kv = (int64_t)hd * PL_CHUNK * (e->type_id == PL_F32 ? 4 : e->type_id == PL_Q8_0 ? 1 : 2);
+  float *q = room(64 * hd * 8), *s = room(64 * PL_CHUNK * 4), *o = room((size_t)(64 * hd * 4));
+  uint8_t *blocks = room((size_t)kv * 2);
+  const void *at[PL_CHUNK / PL_PAGE];
+  for (int b = 0; b < PL_CHUNK / PL_PAGE; b++) at[b] = blocks + b * kv / (PL_CHUNK / PL_PAGE);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    int nq = rows[i];
+    double t, ticks_used;
+    if (e->op[0] == 'q')
+      MEASURE(t, ticks_used, ((pl_qk_fn *)e->fn)(q, nq, at, PL_CHUNK / PL_PAGE, hd, 0.125f, s, at));
+    else
+      MEASURE(t, ticks_used, ((pl_av_fn *)e->fn)(s, nq, at, 0, PL_CHUNK, hd, o, at));
+    report(e, json, first, nq, 1, (double)(e->type_id == PL_Q4_0 ? kv / 4 : kv), 2.0 * hd * PL_CHUNK * nq, t,
+           ticks_used);
+  }
+  free(q), free(s), free(o), free(blocks);
+}
+
 void bench(const entry *e, int json, int *first) {
   const int n = 4096;
   float *x = room(n * 64), *y = room(n * 64);
@@ -145,11 +166,7 @@ void bench(const entry *e, int json, int *first) {
       MEASURE(s, t, ((pl_rope_fn *)e->fn)(y, n / 128, 128, 128, inter, x));
       report(e, json, first, 0, 1, n * 4.0, n * 3.0, s, t);
     }
-  if (!strcmp(e->op, "qk"))
-    for (int nq = 1; nq <= 8; nq *= 2) {
-      MEASURE(s, t, ((pl_qk_fn *)e->fn)(x, 128, nq, x, 128, 0.125f, y, PL_PAGE));
-      report(e, json, first, nq, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE * nq, s, t);
-    }
+  if (!strcmp(e->op, "qk") || !strcmp(e->op, "av")) bench_attn(e, json, first);
   if (!strcmp(e->op, "softmax")) {
     MEASURE(s, t, {
       float m = 0;
@@ -158,13 +175,33 @@ void bench(const entry *e, int json, int *first) {
     });
     report(e, json, first, 0, 1, 256 * 4.0, 256 * 2.0, s, t);
   }
-  if (!strcmp(e->op, "av")) {
-    MEASURE(s, t, ((pl_av_fn *)e->fn)(x, PL_PAGE, x, 128, y));
-    report(e, json, first, 0, 1, 128 * PL_PAGE * 4.0, 2.0 * 128 * PL_PAGE, s, t);
+  if (!strcmp(e->op, "merge")) {
+    MEASURE(s, t, ((pl_merge_fn *)e->fn)(8, 128, x, x + 8, x + 64, y, y + 8, y + 64));
+    report(e, json, first, 8, 1, 2 * 8 * 128 * 4.0, 3.0 * 8 * 128, s, t);
+  }
+  if (!strcmp(e->op, "rotate")) {
+    MEASURE(s, t, ((pl_rotate_fn *)e->fn)(y, 128, 128));
+    report(e, json, first, 0, 1, 128 * 4.0, 7 * 128.0, s, t);
+  }
+  if (!strcmp(e->op, "quant16")) {
+    MEASURE(s, t, ((pl_quant16_fn *)e->fn)(x, 128, (pl_q16 *)(void *)y));
+    report(e, json, first, 0, 1, 128 * 4.0, 2 * 128.0, s, t);
+  }
+  if (!strcmp(e->op, "code8")) {
+    MEASURE(s, t, ((pl_code8_fn *)e->fn)(x, 128, (int8_t *)y, (uint16_t *)(void *)(y + n)));
+    report(e, json, first, 0, 1, 128 * 4.0, 2 * 128.0, s, t);
+  }
+  if (!strcmp(e->op, "code4")) {
+    MEASURE(s, t, ((pl_code4_fn *)e->fn)(x, 128, (uint8_t *)y, (uint16_t *)(void *)(y + n)));
+    report(e, json, first, 0, 1, 128 * 4.0, 8 * 4 * 128.0, s, t);
   }
   if (!strcmp(e->op, "load_f16")) {
     MEASURE(s, t, ((pl_load_f16_fn *)e->fn)((const uint16_t *)(const void *)x, n, y));
     report(e, json, first, 0, 1, n * 2.0, n, s, t);
+  }
+  if (!strcmp(e->op, "store_bf16")) {
+    MEASURE(s, t, ((pl_store_bf16_fn *)e->fn)(x, n, (uint16_t *)(void *)y));
+    report(e, json, first, 0, 1, n * 4.0, n, s, t);
   }
   if (!strcmp(e->op, "store_f16")) {
     MEASURE(s, t, ((pl_store_f16_fn *)e->fn)(x, n, (uint16_t *)(void *)y));

@@ -63,8 +63,14 @@ void check_rope(const entry *e);
 void check_qk(const entry *e);
 void check_softmax(const entry *e);
 void check_av(const entry *e);
+void check_merge(const entry *e);
+void check_rotate(const entry *e);
+void check_quant16(const entry *e);
+void check_code8(const entry *e);
+void check_code4(const entry *e);
 void check_load_f16(const entry *e);
 void check_store_f16(const entry *e);
+void check_store_bf16(const entry *e);
 
 /* ---- data ---- */
 /* Fill rows of k values of a type with random blocks: codes random, or all extreme, scales of this mood. */

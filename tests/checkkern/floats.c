@@ -167,120 +167,6 @@ void check_rope(const entry *e) {
     }
 }
 
-/* ---- attention ---- */
-
-void check_qk(const entry *e) {
-  for (int mood = 0; mood < N_MOODS; mood++)
-    for (int nq = 1; nq <= 17; nq++) {
-      int hd = nq % 3 ? 16 * rnd_int(1, 16) : rnd_int(1, 80), q_stride = hd + rnd_int(0, 5);
-      int s_stride = PL_PAGE + 16 * rnd_int(0, 2), n = s_stride * (nq - 1) + PL_PAGE;
-      const float scale = 0.125f * (float)rnd_int(1, 9);
-      float *q = floats(SLOT_A, q_stride * (nq - 1) + hd, (enum mood)mood);
-      float *kt = floats(SLOT_B, hd * PL_PAGE, (enum mood)mood);
-      float *s = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
-      memset(s, 0, (size_t)n * 4);
-      memset(want, 0, (size_t)n * 4);
-      const char *what = text("%s values, hd %d, nq %d", mood_name((enum mood)mood), hd, nq);
-      ((pl_qk_fn *)e->fn)(q, q_stride, nq, kt, hd, scale, s, s_stride);
-      called(s, (size_t)n * 4, SLOT_OUT);
-      if (!is_ref(e)) {
-        ref()->qk(q, q_stride, nq, kt, hd, scale, want, s_stride);
-        same_floats(s, want, n, what);
-      } else if (mood == NORMAL || mood == WIDE) {
-        for (int i = 0; i < nq; i++)
-          for (int j = 0; j < PL_PAGE; j++) {
-            double sum = 0, magnitude = 0;
-            for (int d = 0; d < hd; d++) {
-              double v = (double)q[i * q_stride + d] * kt[d * PL_PAGE + j];
-              sum += v;
-              magnitude += fabs(v);
-            }
-            near_enough(s[i * s_stride + j], sum * scale, (hd + 2) * EPS * magnitude * scale, what);
-          }
-      }
-    }
-}
-
-/* pl_exp: within 2 ulp, and what its comment says of the ends. */
-static void check_exp(void) {
-  for (int i = 0; i < 200000; i++) {
-    float x = (float)rnd_real(-87, 88.7);
-    double want = exp((double)x);
-    near_enough(pl_exp(x), want, 2 * 2 * EPS * want, text("pl_exp(%a)", (double)x));
-  }
-  for (int i = 0; i < 20000; i++) {
-    float x = (float)rnd_real(-104, -87);
-    near_enough(pl_exp(x), exp((double)x), 0x1p-148, text("pl_exp(%a)", (double)x));
-  }
-  const float zero[] = {-104.0f, -1000.0f, -INFINITY}, inf[] = {88.72284f, 1000.0f, INFINITY};
-  for (int i = 0; i < 3; i++) {
-    if (pl_exp(zero[i]) != 0) fail("pl_exp(%g) is not 0", (double)zero[i]);
-    if (pl_exp(inf[i]) != INFINITY) fail("pl_exp(%g) is not infinite", (double)inf[i]);
-  }
-  if (!(pl_exp(NAN) != pl_exp(NAN))) fail("pl_exp(NaN) is a number");
-  if (pl_exp(0.0f) != 1.0f) fail("pl_exp(0) is not 1");
-}
-
-void check_softmax(const entry *e) {
-  if (is_ref(e)) check_exp();
-  for (int mood = 0; mood < N_MOODS; mood++)
-    for (int i = 0; i < 50; i++) {
-      int n = i < 40 ? 1 + i : rnd_int(1, 600), room = (n + 15) / 16 * 16;
-      float *x = floats(SLOT_A, n, (enum mood)mood);
-      if (i % 2)
-        for (int j = 0; j < n; j++) x[j] = (float)rnd_real(-120, 20);
-      float *s = buffer(SLOT_OUT, (size_t)room * 4, 4), *want = buffer(SLOT_WANT, (size_t)room * 4, 4);
-      for (int j = 0; j < room; j++) s[j] = want[j] = j < n ? x[j] : NAN; /* room beyond n may hold anything */
-      float old = i % 3 == 0 ? -INFINITY : i % 3 == 1 ? rnd_float((enum mood)mood) : 30.0f, m = old, want_m = old;
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
-      float sum = ((pl_softmax_fn *)e->fn)(s, n, &m);
-      called(s, (size_t)room * 4, SLOT_OUT);
-      if (!is_ref(e)) {
-        float want_sum = ref()->softmax(want, n, &want_m);
-        same_floats(s, want, room, what);
-        same_floats(&m, &want_m, 1, text("%s: maximum", what));
-        same_floats(&sum, &want_sum, 1, text("%s: sum", what));
-      } else if (mood == NORMAL || mood == WIDE) {
-        double max = old, total = 0;
-        for (int j = 0; j < n; j++) max = x[j] > max ? x[j] : max;
-        near_enough(m, max, 0, text("%s: maximum", what));
-        for (int j = 0; j < room; j++) {
-          double p = j < n ? exp(x[j] - max) : 0;
-          near_enough(s[j], p, (6 + 2 * fabs(j < n ? x[j] - max : 0)) * EPS * p + 0x1p-148,
-                      text("%s, value %d", what, j));
-          total += s[j];
-        }
-        near_enough(sum, total, (n / 16 + 5) * EPS * total, text("%s: sum", what));
-      }
-    }
-}
-
-void check_av(const entry *e) {
-  for (int mood = 0; mood < N_MOODS; mood++)
-    for (int i = 1; i <= 20; i++) {
-      int hd = 16 * i, n = rnd_int(1, 40);
-      float *p = floats(SLOT_A, n, (enum mood)mood), *v = floats(SLOT_B, (int64_t)n * hd, (enum mood)mood);
-      float *o = floats(SLOT_OUT, hd, NORMAL), *want = buffer(SLOT_WANT, (size_t)hd * 4, 4);
-      memcpy(want, o, (size_t)hd * 4);
-      const char *what = text("%s values, n %d, hd %d", mood_name((enum mood)mood), n, hd);
-      ((pl_av_fn *)e->fn)(p, n, v, hd, o);
-      called(o, (size_t)hd * 4, SLOT_OUT);
-      if (!is_ref(e)) {
-        ref()->av(p, n, v, hd, want);
-        same_floats(o, want, hd, what);
-      } else if (mood == NORMAL || mood == WIDE) {
-        for (int d = 0; d < hd; d++) {
-          double sum = want[d], magnitude = fabs(sum);
-          for (int j = 0; j < n; j++) {
-            sum += (double)p[j] * v[j * hd + d];
-            magnitude += fabs((double)p[j] * v[j * hd + d]);
-          }
-          near_enough(o[d], sum, (n + 1) * EPS * magnitude, what);
-        }
-      }
-    }
-}
-
 /* ---- half floats ---- */
 
 void check_load_f16(const entry *e) {
@@ -333,6 +219,28 @@ void check_store_f16(const entry *e) {
       if (x[j] != x[j] && (y[j] & 0x7c00) == 0x7c00 && y[j] & 1023) continue;
       uint16_t want = nearest_half(x[j]);
       if (y[j] != want) fail("%a becomes %#06x, expected %#06x", (double)x[j], y[j], want);
+    }
+  }
+}
+
+void check_store_bf16(const entry *e) {
+  const int sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 4096, 4096, 4096, 65536};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    int n = sizes[i];
+    float *x = floats(SLOT_A, n, (enum mood)(i % N_MOODS));
+    if (i % 2)
+      for (int j = 0; j < n; j++) x[j] = pl_bits_f32((uint32_t)rnd() & (rnd() & 1 ? 0xffff8000u : 0xffffffffu));
+    uint16_t *y = buffer(SLOT_OUT, (size_t)n * 2, 2);
+    ((pl_store_bf16_fn *)e->fn)(x, n, y);
+    called(y, (size_t)n * 2, SLOT_OUT);
+    for (int j = 0; j < n; j++) {
+      uint32_t u = pl_f32_bits(x[j]), below = u & 0xffff0000u, half = u & 0xffff;
+      if (x[j] != x[j]) { /* stays NaN, of the same sign and upper bits */
+        if (y[j] != (below >> 16 | 64)) fail("NaN %#x becomes %#06x", u, y[j]);
+        continue;
+      }
+      uint32_t up = half > 0x8000 || (half == 0x8000 && below >> 16 & 1);
+      if (y[j] != (uint16_t)((below >> 16) + up)) fail("%a becomes %#06x", (double)x[j], y[j]);
     }
   }
 }

@@ -1,33 +1,5 @@
 #include "kern/avx2/exp.h"
-#include "kern/avx2/mm.h"
-
-/* NQ queries against one block of 16 keys. */
-PL_INLINE void scores(const float *q, int64_t q_stride, const float *kt, int32_t hd, float scale, float *s,
-                      int64_t s_stride, const int NQ) {
-  __m256 acc[4][2];
-  PL_UNROLL for (int i = 0; i < NQ; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-  for (int32_t d = 0; d < hd; d++) {
-    __m256 k0 = _mm256_loadu_ps(kt + d * PL_PAGE), k1 = _mm256_loadu_ps(kt + d * PL_PAGE + 8);
-    PL_UNROLL for (int i = 0; i < NQ; i++) {
-      __m256 x = _mm256_set1_ps(q[i * q_stride + d]);
-      acc[i][0] = _mm256_fmadd_ps(x, k0, acc[i][0]);
-      acc[i][1] = _mm256_fmadd_ps(x, k1, acc[i][1]);
-    }
-  }
-  PL_UNROLL for (int i = 0; i < NQ; i++) {
-    _mm256_storeu_ps(s + i * s_stride, _mm256_mul_ps(acc[i][0], _mm256_set1_ps(scale)));
-    _mm256_storeu_ps(s + i * s_stride + 8, _mm256_mul_ps(acc[i][1], _mm256_set1_ps(scale)));
-  }
-}
-
-void pl_qk_avx2(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale, float *s,
-                int64_t s_stride) {
-  for (; nq >= 4; nq -= 4, q += 4 * q_stride, s += 4 * s_stride)
-    scores(q, q_stride, kt, hd, scale, s, s_stride, 4);
-  if (nq == 3) scores(q, q_stride, kt, hd, scale, s, s_stride, 3);
-  if (nq == 2) scores(q, q_stride, kt, hd, scale, s, s_stride, 2);
-  if (nq == 1) scores(q, q_stride, kt, hd, scale, s, s_stride, 1);
-}
+#include "kern/tile.h"
 
 /* All ones in the lanes whose index from j on is below n. */
 PL_INLINE __m256 below(int32_t j, int32_t n) {
@@ -57,19 +29,15 @@ float pl_softmax_avx2(float *s, int32_t n, float *m) {
   return tree16(sum[0], sum[1]);
 }
 
-/* NV registers of the output stay in registers while the keys go by. */
-PL_INLINE void values(const float *p, int32_t n, const float *v, int32_t hd, float *o, const int NV) {
-  __m256 acc[8];
-  PL_UNROLL for (int i = 0; i < NV; i++) acc[i] = _mm256_loadu_ps(o + 8 * i);
-  for (int32_t j = 0; j < n; j++, v += hd) {
-    __m256 x = _mm256_set1_ps(p[j]);
-    PL_UNROLL for (int i = 0; i < NV; i++) acc[i] = _mm256_fmadd_ps(x, _mm256_loadu_ps(v + 8 * i), acc[i]);
+void pl_merge_avx2(int32_t nq, int32_t hdp, float *m, float *sum, float *o, const float *mc, const float *sumc,
+                   const float *oc) {
+  for (int32_t r = 0; r < nq; r++, o += hdp, oc += hdp) {
+    if (sumc[r] == 0) continue;
+    float top = mc[r] > m[r] ? mc[r] : m[r], a = pl_exp(m[r] - top), b = pl_exp(mc[r] - top);
+    sum[r] = fmaf(sumc[r], b, sum[r] * a);
+    for (int32_t d = 0; d < hdp; d += 8)
+      _mm256_storeu_ps(o + d, _mm256_fmadd_ps(_mm256_loadu_ps(oc + d), _mm256_set1_ps(b),
+                                              _mm256_mul_ps(_mm256_loadu_ps(o + d), _mm256_set1_ps(a))));
+    m[r] = top;
   }
-  PL_UNROLL for (int i = 0; i < NV; i++) _mm256_storeu_ps(o + 8 * i, acc[i]);
-}
-
-void pl_av_avx2(const float *p, int32_t n, const float *v, int32_t hd, float *o) {
-  int32_t d = 0;
-  for (; d + 64 <= hd; d += 64) values(p, n, v + d, hd, o + d, 8);
-  for (; d < hd; d += 16) values(p, n, v + d, hd, o + d, 2);
 }

@@ -1,42 +1,45 @@
-#include "kern/avx512/mm.h"
+#include "kern/avx512/exp.h"
 
-/* NQ queries against one block of 16 keys. */
-PL_INLINE void scores(const float *q, int64_t q_stride, const float *kt, int32_t hd, float scale, float *s,
-                      int64_t s_stride, const int NQ) {
-  __m512 acc[8];
-  zero_tile(acc, NQ);
-  for (int32_t d = 0; d < hd; d++) {
-    __m512 key = _mm512_loadu_ps(kt + d * PL_PAGE);
-    PL_UNROLL for (int i = 0; i < NQ; i++) acc[i] =
-        _mm512_fmadd_ps(_mm512_set1_ps(q[i * q_stride + d]), key, acc[i]);
+/* All lanes below n, counted from j on. */
+static inline __mmask16 below(int32_t j, int32_t n) {
+  return (__mmask16)(n - j >= 16 ? 0xffff : (1u << (n - j)) - 1);
+}
+
+float pl_softmax_avx512(float *s, int32_t n, float *m) {
+  __m512 top[2] = {_mm512_set1_ps(*m), _mm512_set1_ps(*m)}; /* max(a, b) keeps b where a is NaN */
+  int32_t j = 0;
+  for (; j + 32 <= n; j += 32) {
+    top[0] = _mm512_max_ps(_mm512_loadu_ps(s + j), top[0]);
+    top[1] = _mm512_max_ps(_mm512_loadu_ps(s + j + 16), top[1]);
   }
-  PL_UNROLL for (int i = 0; i < NQ; i++)
-      _mm512_storeu_ps(s + i * s_stride, _mm512_mul_ps(acc[i], _mm512_set1_ps(scale)));
-}
-
-void pl_qk_avx512(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale, float *s,
-                  int64_t s_stride) {
-  for (; nq >= 8; nq -= 8, q += 8 * q_stride, s += 8 * s_stride)
-    scores(q, q_stride, kt, hd, scale, s, s_stride, 8);
-  if (nq & 4) scores(q, q_stride, kt, hd, scale, s, s_stride, 4), q += 4 * q_stride, s += 4 * s_stride;
-  if (nq & 2) scores(q, q_stride, kt, hd, scale, s, s_stride, 2), q += 2 * q_stride, s += 2 * s_stride;
-  if (nq & 1) scores(q, q_stride, kt, hd, scale, s, s_stride, 1);
-}
-
-/* NV registers of the output stay in registers while the keys go by. */
-PL_INLINE void values(const float *p, int32_t n, const float *v, int32_t hd, float *o, const int NV) {
-  __m512 acc[8];
-  PL_UNROLL for (int i = 0; i < NV; i++) acc[i] = _mm512_loadu_ps(o + 16 * i);
-  for (int32_t j = 0; j < n; j++, v += hd) {
-    __m512 x = _mm512_set1_ps(p[j]);
-    PL_UNROLL for (int i = 0; i < NV; i++) acc[i] = _mm512_fmadd_ps(x, _mm512_loadu_ps(v + 16 * i), acc[i]);
+  for (; j < n; j += 16) {
+    __mmask16 in = below(j, n);
+    top[0] = _mm512_mask_max_ps(top[0], in, _mm512_maskz_loadu_ps(in, s + j), top[0]);
   }
-  PL_UNROLL for (int i = 0; i < NV; i++) _mm512_storeu_ps(o + 16 * i, acc[i]);
+  float max = _mm512_reduce_max_ps(_mm512_max_ps(top[0], top[1])) + 0.0f;
+  const __m512 v = _mm512_set1_ps(max);
+  __m512 sum = _mm512_setzero_ps();
+  for (j = 0; j < n; j += 16) {
+    __m512 p = _mm512_maskz_mov_ps(below(j, n), exp16(_mm512_sub_ps(_mm512_loadu_ps(s + j), v)));
+    _mm512_storeu_ps(s + j, p);
+    sum = _mm512_add_ps(sum, p);
+  }
+  *m = max;
+  return tree16(sum);
 }
 
-void pl_av_avx512(const float *p, int32_t n, const float *v, int32_t hd, float *o) {
-  int32_t d = 0;
-  for (; d + 128 <= hd; d += 128) values(p, n, v + d, hd, o + d, 8);
-  if (hd - d >= 64) values(p, n, v + d, hd, o + d, 4), d += 64;
-  for (; d < hd; d += 16) values(p, n, v + d, hd, o + d, 1);
+void pl_merge_avx512(int32_t nq, int32_t hdp, float *m, float *sum, float *o, const float *mc, const float *sumc,
+                     const float *oc) {
+  for (int32_t r = 0; r < nq; r++, o += hdp, oc += hdp) {
+    if (sumc[r] == 0) continue;
+    float top = mc[r] > m[r] ? mc[r] : m[r];
+    __m512 e = exp16(_mm512_setr_ps(m[r] - top, mc[r] - top, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    __m512 a = _mm512_broadcastss_ps(_mm512_castps512_ps128(e));
+    __m512 b = _mm512_broadcastss_ps(_mm_movehdup_ps(_mm512_castps512_ps128(e)));
+    sum[r] = fmaf(sumc[r], _mm512_cvtss_f32(b), sum[r] * _mm512_cvtss_f32(a));
+    for (int32_t d = 0; d < hdp; d += 16)
+      _mm512_storeu_ps(o + d,
+                       _mm512_fmadd_ps(_mm512_loadu_ps(oc + d), b, _mm512_mul_ps(_mm512_loadu_ps(o + d), a)));
+    m[r] = top;
+  }
 }

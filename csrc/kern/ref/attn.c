@@ -1,15 +1,5 @@
 #include "kern/kern.h"
 
-void pl_qk_ref(const float *q, int64_t q_stride, int32_t nq, const float *kt, int32_t hd, float scale, float *s,
-               int64_t s_stride) {
-  for (int32_t i = 0; i < nq; i++)
-    for (int32_t j = 0; j < PL_PAGE; j++) {
-      float acc = 0;
-      for (int32_t d = 0; d < hd; d++) acc = fmaf(q[i * q_stride + d], kt[d * PL_PAGE + j], acc);
-      s[i * s_stride + j] = acc * scale;
-    }
-}
-
 float pl_softmax_ref(float *s, int32_t n, float *m) {
   float max = *m, sum[16] = {0};
   for (int32_t j = 0; j < n; j++) max = s[j] > max ? s[j] : max;
@@ -23,7 +13,13 @@ float pl_softmax_ref(float *s, int32_t n, float *m) {
   return pl_tree16(sum);
 }
 
-void pl_av_ref(const float *p, int32_t n, const float *v, int32_t hd, float *o) {
-  for (int32_t j = 0; j < n; j++)
-    for (int32_t d = 0; d < hd; d++) o[d] = fmaf(p[j], v[(int64_t)j * hd + d], o[d]);
+void pl_merge_ref(int32_t nq, int32_t hdp, float *m, float *sum, float *o, const float *mc, const float *sumc,
+                  const float *oc) {
+  for (int32_t r = 0; r < nq; r++, o += hdp, oc += hdp) {
+    if (sumc[r] == 0) continue;
+    float top = mc[r] > m[r] ? mc[r] : m[r], a = pl_exp(m[r] - top), b = pl_exp(mc[r] - top);
+    sum[r] = fmaf(sumc[r], b, sum[r] * a);
+    for (int32_t d = 0; d < hdp; d++) o[d] = fmaf(oc[d], b, o[d] * a);
+    m[r] = top;
+  }
 }
