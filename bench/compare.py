@@ -13,13 +13,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .kernels import machine_limits
-from .results import KV_BYTES, Row, Setup, Test, Work, plot, report, to_dict, write_json
+from .results import KV_BYTES, Row, Setup, Test, Work, can_plot, plot, report, to_dict, write_json
 
 WORKERS = Path(__file__).parent / "peers"
 #: seconds between two runs, for threads to go to sleep and caches of the scheduler to settle
@@ -219,14 +219,16 @@ def brief(row: Row) -> str:
     return ", ".join(f"{name} {row.median(name):.1f}" for name in row.samples) + f" {row.test.unit}"
 
 
-def add_limits(rows: Sequence[Row], level: str) -> None:
-    """Set the rows' limits, from the machine's as checkkern measures them now. level: pyllm's, where none is named."""
-    machine: dict[int, dict[str, float]] = {}
+def set_limits(
+    rows: Sequence[Row],
+    level: str,
+    machine: dict[int, dict[str, float]],
+    work: Callable[[str], Work] = Work.of,
+) -> None:
+    """Set the rows' limits. level: pyllm's; machine: what machine_limits() finds, by number of threads; work: of the
+    model in a file."""
     for row in rows:
-        threads = row.setup.threads
-        if threads not in machine:
-            machine[threads] = machine_limits(threads)
-        row.limit = Work.of(row.setup.model).limit(row.test, row.setup, machine[threads], row.setup.level or level)
+        row.limit = work(row.setup.model).limit(row.test, row.setup, machine[row.setup.threads], level)
 
 
 def short_of(rows: Sequence[Row], first: str, required: dict[str, float]) -> list[str]:
@@ -319,6 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines = [Engine(FIRST, sys.executable, "pyllm"), *args.peer]
     if len({e.name for e in engines}) < len(engines):
         p.error("every engine needs a name of its own")
+    if args.plot and not can_plot():
+        p.error("--plot needs matplotlib: pip install '.[bench]'")
     warn_if_busy()
     try:
         model = find(args.model)
@@ -332,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     if args.limits:
-        add_limits(rows, facts[FIRST]["level"])
+        set_limits(rows, facts[FIRST]["level"], {threads: machine_limits(threads) for threads in args.threads})
     write(rows, facts, f"{Path(model).name}", args)
     missed = short_of(rows, FIRST, dict(args.require))
     for line in missed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 from collections.abc import Sequence
@@ -217,6 +218,11 @@ def to_dict(rows: Sequence[Row], facts: dict[str, dict[str, str]], first: str) -
 
 def write_json(path: str | Path, data: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot(rows: Sequence[Row], first: str, path: str | Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the installed pyllm
 
-from bench import compare, results  # noqa: E402
+from bench import compare, results, suite  # noqa: E402
 from bench.compare import Engine  # noqa: E402
 from bench.results import Row, Setup, Test, Work  # noqa: E402
 
@@ -239,6 +239,63 @@ def test_pyllms_own_worker(data: Path, capsys: pytest.CaptureFixture[str], tmp_p
     ]  # fmt: skip
     assert all(len(samples) == 2 and min(samples) > 0 for samples in rows.values())
     assert 10 < rows["peak RSS"][0] < 10000
+
+
+def test_the_suite(model: str, tmp_path: Path) -> None:
+    """Cases in turn, each with its peers; goals of every kind, met and missed."""
+    tg, memory = Test("run", n_gen=10), Test("memory", n_gen=10)
+    cases = [
+        suite.Case("m", 1, {pp(100): suite.Goal(1e6, 2.0, share=0.5), tg: suite.Goal(2e4 + 1, ratio=2.1)}),
+        suite.Case("m", 2, {pp(100): suite.Goal(of=(2.0, "m pp100 t1")), memory: suite.Goal(of=(1.0, "file"))}),
+        suite.Case("m", 2, {pp(100): suite.Goal(of=(1.1, "m pp100 t2"))}, level="avx2", peers="avx2"),
+        suite.Case("m", 1, {Test("first", n_prompt=32): suite.Goal(31)}, peers="none"),
+    ]
+    (tmp_path / "some.gguf").write_bytes(b"0" * 900_000)
+    engines = [Engine(name, sys.executable, name) for name in ("pyllm", "llamacpp")]
+    work = Work(10**9, 10**9, (0, 0), 0)
+    outcome = suite.run(
+        cases, lambda name: model, engines, [Engine("old", sys.executable, "llamacpp")], 2, 0,
+        limits=lambda n: {"read_gb_per_s": n, "int8_gop_per_s_best": 1.8e6}, work=lambda path: work,
+    )  # fmt: skip
+    assert list(outcome.rows) == [
+        "m pp100 t1", "m tg10 t1", "m pp100 t2", "m peak RSS t2", "m pp100 t2 avx2", "m first token, 32 t1",
+    ]  # fmt: skip
+    assert set(outcome.rows["m pp100 t2 avx2"].samples) == {"pyllm", "old"}
+    assert set(outcome.rows["m first token, 32 t1"].samples) == {"pyllm"}
+    assert outcome.rows["m pp100 t1"].limit == 1.8e6 and outcome.rows["m pp100 t2 avx2"].limit is None
+    met = {key: [ok for _, ok in suite.judge(key, outcome)] for key in outcome.rows}
+    assert met == {
+        "m pp100 t1": [True, True, True], "m tg10 t1": [False, False], "m pp100 t2": [True], "m peak RSS t2": [False],
+        "m pp100 t2 avx2": [False], "m first token, 32 t1": [False],
+    }  # fmt: skip
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in suite.summary(outcome).splitlines()]
+    assert lines[2] == [
+        "m pp100 t1", "1000000 t/s", "56%", "llamacpp 500000", "2.00", "2.00 to 2.00",
+        ">= 1e+06 t/s; >= 2x the best peer; >= 50% of the limit", "",
+    ]  # fmt: skip
+    assert lines[5][-1] == "<= 1x the file" and lines[7][-1] == "<= 31 ms" and lines[7][3] == ""
+
+
+def test_cases_of_the_suite_name_rows_that_are_there() -> None:
+    keys = {case.key(test) for case in suite.CASES for test in case.goals}
+    assert len(keys) == sum(len(case.goals) for case in suite.CASES)
+    named = {goal.of[1] for case in suite.CASES for goal in case.goals.values() if goal.of}
+    assert named - {"file"} <= keys
+
+
+def test_models_of_the_suite_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def write(shape: object, kind: str, path: str) -> None:
+        made.append(kind)
+        Path(path).write_text("GGUF")
+
+    monkeypatch.setattr(suite.make_model, "write", write)
+    for _ in range(2):
+        assert suite.model_file("1b Q4_0", tmp_path) == str(tmp_path / "1b-Q4_0.gguf")
+    assert made == ["Q4_0"] and [p.name for p in tmp_path.iterdir()] == ["1b-Q4_0.gguf"]
+    with pytest.raises(SystemExit):
+        suite.main(["--models", str(tmp_path), "--out", str(tmp_path), "--only", "no such row"])
 
 
 def test_a_plot(tmp_path: Path) -> None:
