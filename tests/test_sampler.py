@@ -106,9 +106,10 @@ def test_chain_follows_the_definitions(params: dict[str, Any], seed: int, n: int
 
 @pytest.mark.parametrize("k", [1, 2, 40, 63, 64, 65, 500, 1000, 5000])
 @pytest.mark.parametrize("shape", ["random", "ascending", "descending", "constant", "few values", "ends"])
-def test_top_k_is_exact(shape: str, k: int) -> None:
+@pytest.mark.parametrize("n", [5000, 150_001])
+def test_top_k_is_exact(n: int, shape: str, k: int) -> None:
     """The k best, lowest ids first among equals, whatever the order of the logits."""
-    n, rng = 5000, np.random.default_rng(k)
+    rng = np.random.default_rng(k)
     x = {
         "random": rng.standard_normal(n),
         "ascending": np.arange(n),

@@ -74,7 +74,8 @@ typedef struct smp_set {
   uint64_t *tmp; /* [cap] the sort's other half */
   double *w;     /* [cap] weights: probability times an unknown factor */
   uint64_t *aux; /* [aux_cap] another order, made when first needed */
-  int32_t n, dead, cap, aux_cap;
+  float *most;   /* [n_most] maxima of parts, made when first needed */
+  int32_t n, dead, cap, aux_cap, n_most;
   int32_t sorted; /* keys ascend */
 } smp_set;
 

@@ -96,6 +96,7 @@ void pl_sampler_free(pl_sampler *s) {
   free(s->set.tmp);
   free(s->set.w);
   free(s->set.aux);
+  free(s->set.most);
   free(s->hist.tok);
   smp_map_free(&s->hist.count);
   smp_dry_free(&s->dry);

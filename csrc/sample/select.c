@@ -3,6 +3,7 @@
 
 /* tokens looked at together: one branch per block, and none of them taken for most of a vocabulary */
 #define BLOCK 64
+#define GROUP (16 * BLOCK)
 
 int smp_reserve(smp_set *c, int32_t cap) {
   if (cap <= c->cap) return 0;
@@ -106,37 +107,68 @@ int smp_gather(smp_set *c, const float *x, int32_t n, float lo) {
   return 0;
 }
 
-/* Collects what exceeds a threshold. When the buffer is full it is cut to its k best and the threshold becomes the
- * last of them: a later token with the same logit has a higher id and loses, so the comparison is strict. */
+/* Adds the x [n] that exceed above to the m keys of c, ids starting at id. When the buffer is full it is cut to its k
+ * best and the threshold becomes the last of them: a later token with the same logit has a higher id and loses, so the
+ * comparison is strict. Returns the number of keys. */
+static int32_t collect(smp_set *c, const float *x, int32_t n, int32_t id, float *above, int32_t k, int32_t m) {
+  for (int32_t b = 0; b < n; b += BLOCK) {
+    int32_t end = n - b < BLOCK ? n : b + BLOCK;
+    if (!any_above(x + b, end - b, *above)) continue;
+    for (int32_t i = b; i < end; i++) {
+      if (!(x[i] > *above)) continue;
+      c->key[m++] = smp_key(x[i], id + i);
+      if (m == c->cap) {
+        smp_sort_keys(c->key, c->tmp, m);
+        m = k;
+        *above = smp_logit(c->key[k - 1]);
+      }
+    }
+  }
+  return m;
+}
+
+/* most [BLOCK]: the largest of every BLOCK-th of x [GROUP], NaN passed over. */
+static void maxima(const float *restrict x, float *restrict most) {
+  for (int32_t j = 0; j < BLOCK; j++) most[j] = -INFINITY;
+  for (int32_t i = 0; i < GROUP; i += BLOCK)
+    for (int32_t j = 0; j < BLOCK; j++) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+}
+
+/* The k best of the x [n] that exceed above, among the keys returned. The k-th best of the maxima of parts is a bound
+ * for the k-th best of all, and few groups of parts reach it. most: room for n / 15 values. */
+static int32_t collect_best(smp_set *c, const float *x, int32_t n, float above, int32_t k, float *most) {
+  int32_t groups = n / GROUP, m = 0;
+  if (n < 16 * k) groups = 0;
+  for (int32_t g = 0; g < groups; g++) maxima(x + g * GROUP, most + g * BLOCK);
+  if (groups) {
+    int32_t n_most = groups * BLOCK, found = collect_best(c, most, n_most, above, k, most + n_most);
+    smp_sort_keys(c->key, c->tmp, found);
+    if (found >= k) above = nextafterf(smp_logit(c->key[k - 1]), -INFINITY);
+  }
+  for (int32_t g = 0; g < groups; g++)
+    if (any_above(most + g * BLOCK, BLOCK, above)) m = collect(c, x + g * GROUP, GROUP, g * GROUP, &above, k, m);
+  return collect(c, x + groups * GROUP, n - groups * GROUP, groups * GROUP, &above, k, m);
+}
+
 int smp_top_k(smp_set *c, const float *x, int32_t n, float lo, int32_t k) {
-  int rc = 0;
+  int rc;
   if (k > n / 8) {
     rc = smp_gather(c, x, n, lo);
     if (rc) return rc;
-    smp_sort(c);
-    if (c->n > k) c->n = k;
   } else {
-    int32_t cap = k < 64 ? 256 : 4 * k, m = 0;
-    float above = nextafterf(lo, -INFINITY);
-    rc = smp_reserve(c, cap);
+    rc = smp_reserve(c, k < 64 ? 256 : 4 * k);
     if (rc) return rc;
-    for (int32_t b = 0; b < n; b += BLOCK) {
-      int32_t end = n - b < BLOCK ? n : b + BLOCK;
-      if (!any_above(x + b, end - b, above)) continue;
-      for (int32_t i = b; i < end; i++) {
-        if (!(x[i] > above)) continue;
-        c->key[m++] = smp_key(x[i], i);
-        if (m == cap) {
-          smp_sort_keys(c->key, c->tmp, m);
-          m = k;
-          above = smp_logit(c->key[k - 1]);
-        }
-      }
+    if (n / 15 > c->n_most) {
+      free(c->most);
+      c->most = malloc((size_t)(n / 15) * sizeof *c->most);
+      c->n_most = c->most ? n / 15 : 0;
+      if (!c->most) return PL_E_MEM;
     }
-    smp_sort_keys(c->key, c->tmp, m);
-    c->n = m < k ? m : k;
-    c->sorted = 1;
+    c->n = collect_best(c, x, n, nextafterf(lo, -INFINITY), k, c->most);
   }
+  smp_sort_keys(c->key, c->tmp, c->n);
+  if (c->n > k) c->n = k;
+  c->sorted = 1;
   c->dead = (k < n ? k : n) - c->n;
   return 0;
 }
