@@ -27,9 +27,12 @@ ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
-_QUANTIZES = {"rmsnorm": 0, "silu_mul": 0, "attn": 5}
+_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5}
 #: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
-_ROW_WISE = {"embed", "rope_table", "rmsnorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "add"}
+_ROW_WISE = {
+    "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
+    "scale",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -374,7 +377,7 @@ def place_barriers(ops: list[Op]) -> None:
     """
     since: list[tuple[View, bool, bool]] = []  # (view, written, row-wise)
     for op in ops:
-        row_wise = op.kind in _ROW_WISE and not (op.kind == "rmsnorm" and op.i[1])
+        row_wise = op.kind in _ROW_WISE and not (op.kind in ("rmsnorm", "layernorm") and op.i[1])
         mine = [(v, False, row_wise) for v in op.src if v and v.buf in ("arena", "kv")]
         mine += [(v, True, row_wise) for v in op.dst if v]
         op.barrier = any(_conflict(a, b) for a in mine for b in since)

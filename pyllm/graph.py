@@ -8,7 +8,7 @@ tensors of the file; their shapes are checked when they are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +94,7 @@ class Graph:
         self.consts: dict[str, Const] = {}
         self.caches: list[Cache] = []
         self.logits: Value | None = None
+        self.read: set[str] = set()  # names of the tensors asked for
 
     # ---- what the file holds ---------------------------------------------------------------------------------
 
@@ -106,6 +107,7 @@ class Graph:
             raise ModelError(f"the file has no tensor {name!r}, which its architecture needs")
         if tuple(info.shape) != shape:
             raise ModelError(f"tensor {name!r} has shape {list(info.shape)}, expected {list(shape)}")
+        self.read.add(name)
         return info
 
     def weight(self, name: str, rows: int, cols: int) -> Weight:
@@ -119,6 +121,22 @@ class Graph:
         if name not in self.consts:
             self.consts[name] = Const(name, self._tensor(name, (n,)).dequantize())
         return self.consts[name]
+
+    def split(self, name: str, parts: dict[str, int], cols: int) -> list[Weight]:
+        """The matrix `name` cut into consecutive rows: as many as parts says, under the names that it gives."""
+        whole = self._tensor(name, (cols, sum(parts.values())))
+        row, first = whole.nbytes // whole.rows, 0
+        for part, n in parts.items():
+            tensor = replace(whole, name=part, shape=(cols, n), offset=whole.offset + first * row, nbytes=n * row)
+            self.weights[part] = Weight(tensor, n, cols)
+            first += n
+        return [self.weights[part] for part in parts]
+
+    def split_vector(self, name: str, parts: dict[str, int]) -> list[Const]:
+        """The vector `name` cut likewise."""
+        data = self._tensor(name, (sum(parts.values()),)).dequantize()
+        ends = np.cumsum(list(parts.values()))
+        return [self.const(part, data[end - n : end]) for (part, n), end in zip(parts.items(), ends, strict=True)]
 
     def optional_vector(self, name: str, n: int) -> Const | None:
         return self.vector(name, n) if self.has(name) else None
@@ -155,6 +173,12 @@ class Graph:
         """[T][n]: x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
         out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
         self._add("rmsnorm", out, [x, weight], i=[0, 0], f=[eps])
+        return out
+
+    def layer_norm(self, x: Value, weight: Const, bias: Const | None, eps: float) -> Value:
+        """(x - mean) / sqrt(variance + eps) * weight + bias per row (LayerNorm, Ba et al. 2016)."""
+        out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
+        self._add("layernorm", out, [x, weight, bias], i=[0, 0], f=[eps])
         return out
 
     def head_norm(self, x: Value, weight: Const, n_heads: int, head_dim: int, eps: float) -> Value:
@@ -203,15 +227,49 @@ class Graph:
         self._add("silu_mul", out, [gate, up], i=[0])
         return out
 
+    def gelu(self, gate: Value, up: Value | None = None, exact: bool = False) -> Value:
+        """gelu(gate) (* up) (Hendrycks and Gimpel 2016; GEGLU: Shazeer 2020): the tanh form, or by erf if exact."""
+        out = Value(gate.rows, gate.cols, gate.name.replace("ffn_gate", "ffn_act").replace("ffn_up", "ffn_act"))
+        self._add("gelu", out, [gate, up], i=[0, int(exact)])
+        return out
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """x * factor, in place."""
+        out = Value(x.rows, x.cols, x.name + ".scaled", alias=x)
+        self._add("scale", out, [x], f=[factor])
+        return out
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""
         out = Value(a.rows, a.cols, b.name + ".sum")
         self._add("add", out, [a, b])
         return out
 
-    def output(self, x: Value, norm: Const, eps: float, head: Weight) -> None:
-        """The end of the model: norm and head for the rows whose logits the step wants."""
+    def output(
+        self,
+        x: Value,
+        norm: Const,
+        eps: float,
+        head: Weight,
+        *,
+        layer_norm: bool = False,
+        bias: Const | None = None,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+    ) -> None:
+        """The end of the model: norm (RMS, or layer norm with its bias) and head for the rows whose logits the step
+        wants, times `scale`, and held within +-softcap by tanh if that is not 0 (Gemma 2)."""
         normed = Value(ROWS_O, x.cols, "output_norm")
-        self._add("rmsnorm", normed, [x, norm], i=[0, 1], f=[eps])
-        self.logits = self.linear(normed, head)
+        if layer_norm:
+            self._add("layernorm", normed, [x, norm, bias], i=[0, 1], f=[eps])
+        else:
+            self._add("rmsnorm", normed, [x, norm], i=[0, 1], f=[eps])
+        logits = self.linear(normed, head)
+        if scale != 1.0:
+            logits = self.scale(logits, scale)
+        if softcap:
+            capped = Value(ROWS_O, logits.cols, "logits", alias=logits)
+            self._add("softcap", capped, [logits], f=[softcap])
+            logits = capped
+        self.logits = logits
         self.logits.name = "logits"

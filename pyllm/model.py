@@ -89,17 +89,15 @@ class Model:
             repack=options.repack,
             act_bytes=lib.pl_act_bytes(),
             pack_bytes=lambda kind, rows, cols: int(lib.pl_pack_bytes(kind, rows, cols)),
-            kv_page_bytes=lambda kind, n_kv, head_dim, is_k: int(
-                lib.pl_kv_page_bytes(kind, n_kv, head_dim, is_k)
-            ),
+            kv_page_bytes=lambda kind, n_kv, head_dim, is_k: int(lib.pl_kv_page_bytes(kind, n_kv, head_dim, is_k)),
         )
         self.target = target
         self.program: Program = compile_graph(self.graph, target)
 
     def _check_unused(self) -> None:
         """A tensor that the graph does not read means that the file is of a kind this version does not know."""
-        used = {*self.graph.weights, *self.graph.consts}
-        unused = [name for name in self.gguf.tensors if name not in used and name not in _OPTIONAL_TENSORS]
+        read = self.graph.read
+        unused = [name for name in self.gguf.tensors if name not in read and name not in _OPTIONAL_TENSORS]
         if unused:
             shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
             raise ModelError(

@@ -21,6 +21,7 @@ PAGE, PANEL, ACT = lib.PL_PAGE, lib.PL_PANEL, lib.PL_TYPE_ACT_Q8
 F32, F16, Q8_0, BF16 = 0, 1, 8, 30
 NOBODY, ANYBODY = -2, -1
 ROWS_T, ROWS_O = -1, -3
+NORMS = ("rmsnorm", "layernorm")
 TILE_ROWS = 32  # query rows of one work item of attention, csrc/prog/attn.c
 
 Ranges = npt.NDArray[np.int64]  # byte addresses in a buffer
@@ -99,9 +100,9 @@ def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
 def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], list[tuple[str, Ranges]]]:
     """Reads and writes of row t of a row-wise op."""
     src, dst = op.src, op.dst
-    reads = [src[0]] if op.kind in ("quant", "rmsnorm", "silu_mul", "add", "kv_store") else []
-    reads += [src[1]] if op.kind in ("silu_mul", "add", "rope", "kv_store") else []
-    at = shape.out[t] if op.kind == "rmsnorm" and op.i[1] else t
+    reads = [src[0]] if op.kind in ("quant", *NORMS, "silu_mul", "gelu", "add", "scale", "kv_store") else []
+    reads += [src[1]] if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store") else []
+    at = shape.out[t] if op.kind in NORMS and op.i[1] else t
     r = [row(v, at) for v in reads if v]
     if op.kind in ("head_norm", "rope"):  # in place
         assert dst[0]
@@ -163,13 +164,24 @@ def attention(op: Op, shape: Shape) -> Iterator[Work]:
         t += n
 
 
+def columns(op: Op, n_rows: int, n_threads: int) -> Iterator[Work]:
+    """An op in place whose columns are shared out."""
+    view = op.dst[0]
+    assert view
+    for tid in range(n_threads):
+        share = my_rows(view.cols, tid, n_threads)
+        parts = [floats(view, t, share.start, len(share)) for t in range(n_rows)]
+        yield Work(tid, parts, list(parts))
+
+
 def works(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
     """All work of an op."""
     if op.kind == "attn":
         yield from attention(op, shape)
-    elif op.kind == "mm":
+    elif op.kind in ("mm", "softcap"):
         assert op.dst[0]
-        yield from matmul(op, shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out))
+        n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)
+        yield from matmul(op, n_rows) if op.kind == "mm" else columns(op, n_rows, n_threads)
     else:
         view = op.dst[0] or op.dst[1]
         assert view

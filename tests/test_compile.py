@@ -288,6 +288,26 @@ class Twin:
         (u, y), (v, x) = self.live.pop(), self.live.pop()
         self.put(self.g.silu_mul(v, u), x / (1 + np.exp(-x)) * y)
 
+    def gelu(self, a: int, b: int, c: int) -> None:
+        """Gated or not, of normed values."""
+        self.norm(a, 0, 0)
+        self.norm(b, 0, 0)
+        (u, y), (v, x) = self.live.pop(), self.live.pop()
+        erf = np.vectorize(math.erf)
+        phi = 1 + erf(x / 2**0.5) if c % 2 else 1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))
+        self.put(self.g.gelu(v, u if b % 2 else None, bool(c % 2)), 0.5 * x * phi * (y if b % 2 else 1.0))
+
+    def layer_norm(self, a: int, b: int, c: int) -> None:
+        v, x = self.pick(a)
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.EPS) * self.w["norm"]
+        bias = self.g.vector("bias", D) if b % 2 else None
+        self.put(self.g.layer_norm(v, self.g.vector("norm", D), bias, self.EPS), y + (self.w["bias"] if bias else 0.0))
+
+    def scale(self, a: int, b: int, c: int) -> None:
+        v, x = self.pop(a)
+        self.put(self.g.scale(v, 0.5), x * 0.5)
+
     def head_norm(self, a: int, b: int, c: int) -> None:
         v, x = self.pop(a)
         y = rms(x.reshape(self.n, HEADS, HEAD), self.w["head"], self.EPS).reshape(self.n, D)
@@ -322,7 +342,10 @@ class Twin:
 
 
 PAGES = [2, 0, 3, 1]
-OPS = ["linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward"]
+OPS = [
+    "linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward",
+    "gelu", "layer_norm", "scale",
+]  # fmt: skip
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), *[st.integers(0, 5)] * 3), min_size=1, max_size=14)
 
 

@@ -16,7 +16,10 @@ from pyllm._lib import ffi, lib
 from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
-MODELS = ["llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "qwen2", "qwen2_yarn", "qwen3"]
+MODELS = [
+    "gemma", "gemma3", "granite", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2",
+    "qwen2_yarn", "qwen3", "smollm3",
+]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
 #: (mean, max) absolute logit difference of llama.cpp, which quantizes activations to 8 bits as the default mode does

@@ -63,6 +63,13 @@ typedef void pl_rmsnorm_fn(const float *x, const float *w, int64_t n, float eps,
 /* silu: y [n] = act(g [n]) * u [n]. silu(v) = v / (1 + pl_exp(-v)). y may be g. */
 typedef void pl_silu_fn(const float *g, const float *u, int64_t n, float *y);
 
+/* gelu: y [n] = gelu(g [n]) * u [n], or gelu(g [n]) where u is NULL: v / (1 + pl_exp(v * fmaf(-PL_GELU_3, v*v,
+ * -PL_GELU_1))), which is the tanh form of Hendrycks and Gimpel 2016. y may be g. */
+typedef void pl_gelu_fn(const float *g, const float *u, int64_t n, float *y);
+
+/* softcap: x [n] = cap * tanh(x / cap) in place, as fmaf(-cap, 2 / (1 + pl_exp(x * (2 / cap))), cap). */
+typedef void pl_softcap_fn(float *x, int64_t n, float cap);
+
 /* rope: rotate n_heads heads of x in place, heads head_stride floats apart, by cs [n_rot/2][2] (cos, sin).
  * interleaved: pairs (2i, 2i+1), else (i, i + n_rot/2). a' = fmaf(a, c, -(b*s)), b' = fmaf(b, c, a*s). */
 typedef void pl_rope_fn(float *x, int32_t n_heads, int64_t head_stride, int32_t n_rot, int32_t interleaved,
@@ -128,6 +135,8 @@ typedef struct pl_kern_table {
   pl_quant_fn *quant;
   pl_rmsnorm_fn *rmsnorm;
   pl_silu_fn *silu;
+  pl_gelu_fn *gelu;
+  pl_softcap_fn *softcap;
   pl_rope_fn *rope;
   pl_qk_fn *qk[PL_N_TYPES];
   pl_softmax_fn *softmax;
@@ -172,6 +181,9 @@ static inline float pl_tree16(const float *a) {
 #define PL_LOG2E 1.44269504088896341f
 #define PL_LN2_HI 0.693359375f
 #define PL_LN2_LO (-2.12194440e-4f)
+/* 2 sqrt(2 / pi), and times 0.044715 */
+#define PL_GELU_1 1.5957691216057308f
+#define PL_GELU_3 0.07135481627260025f
 static inline float pl_exp(float x) {
   if (x != x) return x;
   if (x < PL_EXP_LO) x = PL_EXP_LO;

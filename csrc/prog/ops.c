@@ -59,18 +59,38 @@ void pl_do_rope_table(const pl_run_ctx *c, const pl_op *op) {
   }
 }
 
-void pl_do_rmsnorm(const pl_run_ctx *c, const pl_op *op) {
+/* y [n] = (x - mean) / sqrt(variance + eps) * w (+ b), both sums being sixteen interleaved ones folded by pl_tree16. */
+static void layernorm(const float *x, const float *w, const float *b, int64_t n, float eps, float *y) {
+  float part[16] = {0};
+  for (int64_t i = 0; i < n; i++) part[i & 15] += x[i];
+  float mean = pl_tree16(part) / (float)n;
+  memset(part, 0, sizeof part);
+  for (int64_t i = 0; i < n; i++) part[i & 15] += (x[i] - mean) * (x[i] - mean);
+  float r = 1.0f / sqrtf(pl_tree16(part) / (float)n + eps);
+  for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * r * w[i];
+  if (b)
+    for (int64_t i = 0; i < n; i++) y[i] += b[i];
+}
+
+static void norm_rows(const pl_run_ctx *c, const pl_op *op) {
   const pl_view *x = &op->src[0], *act = &op->dst[1];
-  const float *w = pl_at(c, &op->src[1], 0);
+  const float *w = pl_at(c, &op->src[1], 0), *b = op->src[2].buf >= 0 ? pl_at(c, &op->src[2], 0) : NULL;
   float *tmp = (float *)c->scratch;
   int64_t first, last;
   pl_my_rows(c, op->i[1] ? c->step->n_out : c->step->n_tokens, &first, &last);
   for (int64_t t = first; t < last; t++) {
     float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
-    c->kern->rmsnorm(pl_at(c, x, op->i[1] ? c->step->out[t] : t), w, x->cols, op->f[0], y);
+    const float *row = pl_at(c, x, op->i[1] ? c->step->out[t] : t);
+    if (op->kind == PL_OP_layernorm)
+      layernorm(row, w, b, x->cols, op->f[0], y);
+    else
+      c->kern->rmsnorm(row, w, x->cols, op->f[0], y);
     if (act->buf >= 0) put_row(c, op, y, x->cols, t);
   }
 }
+
+void pl_do_rmsnorm(const pl_run_ctx *c, const pl_op *op) { norm_rows(c, op); }
+void pl_do_layernorm(const pl_run_ctx *c, const pl_op *op) { norm_rows(c, op); }
 
 void pl_do_head_norm(const pl_run_ctx *c, const pl_op *op) {
   const float *w = pl_at(c, &op->src[1], 0);
@@ -117,10 +137,46 @@ void pl_do_add(const pl_run_ctx *c, const pl_op *op) {
   }
 }
 
+static float gelu_erf(float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f)); }
+
+void pl_do_gelu(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *act = &op->dst[1];
+  int64_t n = op->src[0].cols, first, last;
+  float *tmp = (float *)c->scratch;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    const float *g = pl_at(c, &op->src[0], t), *u = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], t) : NULL;
+    if (op->i[1])
+      for (int64_t i = 0; i < n; i++) y[i] = u ? gelu_erf(g[i]) * u[i] : gelu_erf(g[i]);
+    else
+      c->kern->gelu(g, u, n, y);
+    if (act->buf >= 0) put_row(c, op, y, n, t);
+  }
+}
+
+void pl_do_scale(const pl_run_ctx *c, const pl_op *op) {
+  int64_t n = op->dst[0].cols, first, last;
+  pl_my_rows(c, pl_rows(c->step, &op->dst[0]), &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = pl_at(c, &op->dst[0], t);
+    for (int64_t i = 0; i < n; i++) y[i] *= op->f[0];
+  }
+}
+
+void pl_do_softcap(const pl_run_ctx *c, const pl_op *op) {
+  int64_t first, last, rows = pl_rows(c->step, &op->dst[0]);
+  pl_my_rows(c, op->dst[0].cols, &first, &last);
+  for (int64_t t = 0; t < rows; t++)
+    c->kern->softcap((float *)pl_at(c, &op->dst[0], t) + first, last - first, op->f[0]);
+}
+
 int64_t pl_row_scratch(const pl_op *op) {
   switch (op->kind) {
     case PL_OP_rmsnorm:
     case PL_OP_silu_mul:
+    case PL_OP_gelu:
+    case PL_OP_layernorm:
       return op->dst[0].buf >= 0 ? 0 : op->src[0].cols * (int64_t)sizeof(float);
     default:
       return 0;

@@ -1,9 +1,16 @@
-"""Building blocks that several architectures share: the pre-norm decoder with rotary GQA attention and SwiGLU."""
+"""Building blocks that architectures share: the decoder with rotary GQA attention and a feed-forward network.
+
+What the file holds decides where it can: biases, fused tensors ([q|k|v], [gate|up]), a gate or none, LayerNorm or
+RMSNorm (by the epsilon's key), an untied head. What it does not say is an argument.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from ..graph import Graph, Value, Weight
-from .hparams import Hparams
+from .hparams import Hparams, RopeScaling
 
 
 def rope_table(g: Graph, hp: Hparams) -> Value:
@@ -12,31 +19,67 @@ def rope_table(g: Graph, hp: Hparams) -> Value:
     return g.rope_table(*hp.rope_frequencies(divisors.data if divisors else None))
 
 
+def plain_rope_table(g: Graph, hp: Hparams, theta: float, name: str) -> Value:
+    """A second rotary table, of another base and without scaling."""
+    plain = dataclasses.replace(hp, rope_theta=theta, rope_scaling=RopeScaling())
+    return g.rope_table(*plain.rope_frequencies(), name=name)
+
+
+def norm(g: Graph, hp: Hparams, x: Value, name: str) -> Value:
+    """x normed by tensors name.weight and, for LayerNorm where there is one, name.bias."""
+    weight = g.vector(f"{name}.weight", hp.n_embd)
+    if not hp.layer_norm:
+        return g.rms_norm(x, weight, hp.norm_eps)
+    return g.layer_norm(x, weight, g.optional_vector(f"{name}.bias", hp.n_embd), hp.norm_eps)
+
+
+def linear(g: Graph, x: Value, name: str, rows: int) -> Value:
+    """x by the matrix name.weight [rows][x.cols], plus name.bias where the file has it."""
+    return g.linear(x, g.weight(f"{name}.weight", rows, x.cols), g.optional_vector(f"{name}.bias", rows))
+
+
+def qkv(g: Graph, hp: Hparams, x: Value, layer: int) -> list[Value]:
+    """q, k and v of x, from three matrices or from one."""
+    blk = f"blk.{layer}."
+    names = [f"{blk}attn_q", f"{blk}attn_k", f"{blk}attn_v"]
+    rows = [hp.n_head * hp.head_dim_k, hp.n_head_kv * hp.head_dim_k, hp.n_head_kv * hp.head_dim_v]
+    fused = f"{blk}attn_qkv"
+    if not g.has(f"{fused}.weight"):
+        return [linear(g, x, name, n) for name, n in zip(names, rows, strict=True)]
+    weights = g.split(f"{fused}.weight", {f"{n}.weight": r for n, r in zip(names, rows, strict=True)}, x.cols)
+    if not g.has(f"{fused}.bias"):
+        return [g.linear(x, w) for w in weights]
+    biases = g.split_vector(f"{fused}.bias", {f"{n}.bias": r for n, r in zip(names, rows, strict=True)})
+    return [g.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+
+
 def attention(
     g: Graph,
     hp: Hparams,
     x: Value,
     layer: int,
-    table: Value,
+    table: Value | None,
     *,
     interleaved: bool,
-    qk_norm: bool = False,
+    qk_norm: str = "",
     window: int = 0,
+    scale: float = 0.0,
 ) -> Value:
-    """[T][n_embd] of normed x [T][n_embd]: QKV (with biases where the file has them), rope, attention, output."""
+    """[T][n_embd] of normed x [T][n_embd]: q, k, v, rope by `table` (if any), attention, output.
+
+    qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together. scale: 1/sqrt(head_dim_k)
+    if 0.
+    """
     blk = f"blk.{layer}."
-    n_q, n_k, n_v = hp.n_head * hp.head_dim_k, hp.n_head_kv * hp.head_dim_k, hp.n_head_kv * hp.head_dim_v
-
-    def project(name: str, rows: int) -> Value:
-        weight = g.weight(f"{blk}{name}.weight", rows, hp.n_embd)
-        return g.linear(x, weight, g.optional_vector(f"{blk}{name}.bias", rows))
-
-    q, k, v = project("attn_q", n_q), project("attn_k", n_k), project("attn_v", n_v)
+    q, k, v = qkv(g, hp, x, layer)
     if qk_norm:
-        q = g.head_norm(q, g.vector(f"{blk}attn_q_norm.weight", hp.head_dim_k), hp.n_head, hp.head_dim_k, hp.rms_eps)
-        k = g.head_norm(k, g.vector(f"{blk}attn_k_norm.weight", hp.head_dim_k), hp.n_head_kv, hp.head_dim_k, hp.rms_eps)
-    q = g.rope(q, table, hp.n_head, hp.head_dim_k, interleaved)
-    k = g.rope(k, table, hp.n_head_kv, hp.head_dim_k, interleaved)
+        for n, value, name in ((hp.n_head, q, "attn_q_norm"), (hp.n_head_kv, k, "attn_k_norm")):
+            heads, dim = (n, hp.head_dim_k) if qk_norm == "head" else (1, n * hp.head_dim_k)
+            normed = g.head_norm(value, g.vector(f"{blk}{name}.weight", dim), heads, dim, hp.norm_eps)
+            q, k = (normed, k) if value is q else (q, normed)
+    if table:
+        q = g.rope(q, table, hp.n_head, hp.head_dim_k, interleaved)
+        k = g.rope(k, table, hp.n_head_kv, hp.head_dim_k, interleaved)
     out = g.attention(
         q,
         k,
@@ -45,31 +88,91 @@ def attention(
         n_kv=hp.n_head_kv,
         head_dim_k=hp.head_dim_k,
         head_dim_v=hp.head_dim_v,
-        scale=hp.head_dim_k**-0.5,
+        scale=scale or hp.head_dim_k**-0.5,
         window=window,
     )
-    weight = g.weight(f"{blk}attn_output.weight", hp.n_embd, hp.n_head * hp.head_dim_v)
-    return g.linear(out, weight, g.optional_vector(f"{blk}attn_output.bias", hp.n_embd))
+    return linear(g, out, f"{blk}attn_output", hp.n_embd)
 
 
-def swiglu(g: Graph, hp: Hparams, x: Value, layer: int) -> Value:
-    """[T][n_embd] = down(silu(gate(x)) * up(x))."""
+def feed_forward(g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu") -> Value:
+    """[T][n_embd] = down(act(gate(x)) * up(x)), or down(act(up(x))) where the file has no gate.
+
+    act: "silu", "gelu" (its tanh form) or "gelu_erf".
+    """
     blk = f"blk.{layer}."
-    gate = g.linear(x, g.weight(f"{blk}ffn_gate.weight", hp.n_ff, hp.n_embd))
-    up = g.linear(x, g.weight(f"{blk}ffn_up.weight", hp.n_ff, hp.n_embd))
-    return g.linear(g.silu_mul(gate, up), g.weight(f"{blk}ffn_down.weight", hp.n_embd, hp.n_ff))
+    gate: Value | None = None
+    if g.has(f"{blk}ffn_gate.weight"):
+        gate, up = linear(g, x, f"{blk}ffn_gate", hp.n_ff), linear(g, x, f"{blk}ffn_up", hp.n_ff)
+    elif act == "silu":  # one matrix [gate|up]
+        parts = {f"{blk}ffn_gate.weight": hp.n_ff, f"{blk}ffn_up.weight": hp.n_ff}
+        gate, up = (g.linear(x, w) for w in g.split(f"{blk}ffn_up.weight", parts, x.cols))
+    else:
+        up = linear(g, x, f"{blk}ffn_up", hp.n_ff)
+    if act == "silu":
+        assert gate is not None
+        y = g.silu_mul(gate, up)
+    elif gate is not None:
+        y = g.gelu(gate, up, act == "gelu_erf")
+    else:
+        y = g.gelu(up, None, act == "gelu_erf")
+    return linear(g, y, f"{blk}ffn_down", hp.n_embd)
 
 
-def decoder(g: Graph, hp: Hparams, *, interleaved: bool, qk_norm: bool = False, window: int = 0) -> None:
-    """The whole model: embedding, n_layer pre-norm blocks, norm, head (tied to the embedding if the file has none)."""
-    table = rope_table(g, hp)
-    x = g.embed(g.weight("token_embd.weight", hp.n_vocab, hp.n_embd))
-    for layer in range(hp.n_layer):
-        normed = g.rms_norm(x, g.vector(f"blk.{layer}.attn_norm.weight", hp.n_embd), hp.rms_eps)
-        x = g.add(x, attention(g, hp, normed, layer, table, interleaved=interleaved, qk_norm=qk_norm, window=window))
-        normed = g.rms_norm(x, g.vector(f"blk.{layer}.ffn_norm.weight", hp.n_embd), hp.rms_eps)
-        x = g.add(x, swiglu(g, hp, normed, layer))
-    g.output(x, g.vector("output_norm.weight", hp.n_embd), hp.rms_eps, head(g, hp))
+def decoder(
+    g: Graph,
+    hp: Hparams,
+    *,
+    interleaved: bool,
+    qk_norm: str = "",
+    window: int = 0,
+    layers: Sequence[tuple[Value | None, int]] | None = None,
+    pre_norms: bool = True,
+    post_norms: bool = False,
+    act: str = "silu",
+    embed_scale: float = 1.0,
+    residual_scale: float = 1.0,
+    attn_scale: float = 0.0,
+    logit_scale: float = 1.0,
+    logit_softcap: float = 0.0,
+) -> None:
+    """The whole model: embedding, n_layer blocks of attention and feed-forward, norm and head.
+
+    interleaved: rotary pairs (2i, 2i+1), else halves. layers: (rotary table or None, window or 0) of each layer, where
+    they differ. pre_norms, post_norms: norms before and after attention and feed-forward. residual_scale: of what each
+    adds to the residual stream. Others: see `attention`, `feed_forward` and Graph.output.
+    """
+
+    def add(x: Value, y: Value, post: str) -> Value:
+        y = norm(g, hp, y, post) if post_norms else y
+        return g.add(x, y if residual_scale == 1.0 else g.scale(y, residual_scale))
+
+    layers = layers or [(rope_table(g, hp), window)] * hp.n_layer
+    x = g.embed(g.weight("token_embd.weight", hp.n_vocab, hp.n_embd), embed_scale)
+    for layer, (table, width) in enumerate(layers):
+        blk = f"blk.{layer}."
+        y = norm(g, hp, x, f"{blk}attn_norm") if pre_norms else x
+        y = attention(
+            g,
+            hp,
+            y,
+            layer,
+            table,
+            interleaved=interleaved,
+            qk_norm=qk_norm,
+            window=width,
+            scale=attn_scale,
+        )
+        x = add(x, y, f"{blk}post_attention_norm")
+        y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
+        x = add(x, feed_forward(g, hp, y, layer, act), f"{blk}post_ffw_norm")
+    output(g, hp, x, scale=logit_scale, softcap=logit_softcap)
+
+
+def output(g: Graph, hp: Hparams, x: Value, scale: float = 1.0, softcap: float = 0.0) -> None:
+    """The last norm and the head: output.weight, or the embedding where the file ties them."""
+    weight = g.vector("output_norm.weight", hp.n_embd)
+    bias = g.optional_vector("output_norm.bias", hp.n_embd) if hp.layer_norm else None
+    g.output(x, weight, hp.norm_eps, head(g, hp), layer_norm=hp.layer_norm, bias=bias, scale=scale, softcap=softcap)
 
 
 def head(g: Graph, hp: Hparams) -> Weight:

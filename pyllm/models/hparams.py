@@ -15,6 +15,46 @@ if TYPE_CHECKING:
     from ..gguf import GGUFFile
 
 
+class Keys:
+    """The metadata under the architecture's name, each value checked as it is read."""
+
+    def __init__(self, gguf: GGUFFile) -> None:
+        self.gguf = gguf
+        self.architecture = gguf.architecture
+
+    def has(self, key: str) -> bool:
+        return f"{self.architecture}.{key}" in self.gguf.metadata
+
+    def integer(self, key: str, default: int | None = None, low: int = 1, high: int = 1 << 24) -> int:
+        """An integer of [low, high]; GGUFError where it is missing and there is no default, ModelError outside."""
+        name = f"{self.architecture}.{key}"
+        value = self.gguf.get_int(name) if default is None else self.gguf.get_int(name, default)
+        if not low <= value <= high:
+            raise ModelError(f"{name} is {value}, outside {low}..{high}")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A positive number; errors as for integer."""
+        name = f"{self.architecture}.{key}"
+        value = self.gguf.get_float(name) if default is None else self.gguf.get_float(name, default)
+        if not (math.isfinite(value) and value > 0):
+            raise ModelError(f"{name} is {value}, expected a positive number")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        return self.gguf.get_bool(f"{self.architecture}.{key}", default)
+
+    def per_layer(self, key: str, low: int = 1, high: int = 1 << 24) -> list[int]:
+        """A key that holds one integer, or one for each layer: [block_count]."""
+        name, n = f"{self.architecture}.{key}", self.integer("block_count", high=4096)
+        if name not in self.gguf.metadata or not self.gguf.type_of(name).startswith("array"):
+            return [self.integer(key, low=low, high=high)] * n
+        values = self.gguf.get_list(name, int, length=n)
+        if any(not low <= value <= high for value in values):
+            raise ModelError(f"{name} has a value outside {low}..{high}")
+        return values
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """How rotary frequencies are stretched beyond the trained context; names as in GGUF's rope.scaling.* keys."""
@@ -42,30 +82,18 @@ class Hparams:
     head_dim_v: int
     n_ff: int
     n_rot: int
-    rms_eps: float
+    norm_eps: float
+    layer_norm: bool  # the norms are LayerNorm, not RMSNorm
     rope_theta: float
     rope_scaling: RopeScaling
     sliding_window: int
+    keys: Keys  # for what only some architectures have
 
     @classmethod
     def from_gguf(cls, gguf: GGUFFile) -> Hparams:
         """Read and check. GGUFError for a missing or mistyped key, ModelError for values that cannot be."""
-        arch = gguf.architecture
-
-        def integer(key: str, default: int | None = None, low: int = 1, high: int = 1 << 24) -> int:
-            name = f"{arch}.{key}"
-            value = gguf.get_int(name) if default is None else gguf.get_int(name, default)
-            if not low <= value <= high:
-                raise ModelError(f"{name} is {value}, outside {low}..{high}")
-            return value
-
-        def real(key: str, default: float | None = None) -> float:
-            name = f"{arch}.{key}"
-            value = gguf.get_float(name) if default is None else gguf.get_float(name, default)
-            if not (math.isfinite(value) and value > 0):
-                raise ModelError(f"{name} is {value}, expected a positive number")
-            return value
-
+        keys = Keys(gguf)
+        arch, integer, real = keys.architecture, keys.integer, keys.real
         embd = gguf.tensors.get("token_embd.weight")
         if embd is None or len(embd.shape) != 2:
             raise ModelError("the file has no matrix 'token_embd.weight': it holds a vocabulary only, or is no model")
@@ -78,6 +106,8 @@ class Hparams:
         n_rot = integer("rope.dimension_count", head_dim_k, high=4096)
         if n_rot > head_dim_k or n_rot % 2:
             raise ModelError(f"{arch}.rope.dimension_count is {n_rot}, expected an even number up to {head_dim_k}")
+        rms = f"{arch}.attention.layer_norm_rms_epsilon"
+        layer_norm = rms not in gguf.metadata and f"{arch}.attention.layer_norm_epsilon" in gguf.metadata
         return cls(
             architecture=arch,
             n_vocab=embd.shape[1],
@@ -88,9 +118,10 @@ class Hparams:
             n_head_kv=n_head_kv,
             head_dim_k=head_dim_k,
             head_dim_v=integer("attention.value_length", head_dim_k, high=4096),
-            n_ff=integer("feed_forward_length"),
+            n_ff=max(keys.per_layer("feed_forward_length")),
             n_rot=n_rot,
-            rms_eps=real("attention.layer_norm_rms_epsilon"),
+            norm_eps=real("attention.layer_norm_epsilon" if layer_norm else "attention.layer_norm_rms_epsilon"),
+            layer_norm=layer_norm,
             rope_theta=real("rope.freq_base", 10000.0),
             rope_scaling=RopeScaling(
                 type=gguf.get_str(f"{arch}.rope.scaling.type", "none"),
@@ -102,12 +133,13 @@ class Hparams:
                 beta_slow=real("rope.scaling.yarn_beta_slow", 1.0),
             ),
             sliding_window=integer("attention.sliding_window", 0, low=0, high=1 << 30),
+            keys=keys,
         )
 
     def rope_frequencies(
         self, divisors: npt.NDArray[np.float32] | None = None
     ) -> tuple[npt.NDArray[np.float32], float]:
-        """(inv_freq [n_rot / 2] float32, factor for cos and sin).
+        """(inv_freq [n_rot / 2] float32, factor for cos and sin); `divisors` [n_rot / 2] as in rope_freqs.
 
         theta^(-2i/n_rot) (RoFormer), divided by `divisors` where the file has rope_freqs (Llama 3.1), by the factor
         (linear: Chen et al. 2023), or blended per frequency (YaRN: Peng et al. 2023, with its attention temperature).

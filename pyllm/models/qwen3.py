@@ -8,4 +8,4 @@ from .hparams import Hparams
 
 
 def build(g: Graph, hp: Hparams) -> None:
-    decoder(g, hp, interleaved=False, qk_norm=True)
+    decoder(g, hp, interleaved=False, qk_norm="head")

@@ -157,6 +157,14 @@ void bench(const entry *e, int json, int *first) {
     MEASURE(s, t, ((pl_rmsnorm_fn *)e->fn)(x, x, n, 1e-5f, y));
     report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
   }
+  if (!strcmp(e->op, "gelu")) {
+    MEASURE(s, t, ((pl_gelu_fn *)e->fn)(x, x, n, y));
+    report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
+  }
+  if (!strcmp(e->op, "softcap")) {
+    MEASURE(s, t, ((pl_softcap_fn *)e->fn)(y, n, 30.0f));
+    report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);
+  }
   if (!strcmp(e->op, "silu")) {
     MEASURE(s, t, ((pl_silu_fn *)e->fn)(x, x, n, y));
     report(e, json, first, 0, 1, n * 4.0, n * 4.0, s, t);

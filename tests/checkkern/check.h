@@ -59,6 +59,8 @@ void check_panel_bytes(const entry *e);
 void check_quant(const entry *e);
 void check_rmsnorm(const entry *e);
 void check_silu(const entry *e);
+void check_gelu(const entry *e);
+void check_softcap(const entry *e);
 void check_rope(const entry *e);
 void check_qk(const entry *e);
 void check_softmax(const entry *e);

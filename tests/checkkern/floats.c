@@ -131,6 +131,58 @@ void check_silu(const entry *e) {
     }
 }
 
+void check_gelu(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 24; i++) {
+      int n = i < 20 ? 1 + i : rnd_int(1, 3000), gated = i % 5 != 0;
+      float *g = floats(SLOT_A, n, (enum mood)mood), *u = floats(SLOT_B, n, (enum mood)mood);
+      if (i % 2)
+        for (int j = 0; j < n; j++) g[j] = (float)rnd_real(-12, 12);
+      float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      const char *what = text("%s values, n %d%s", mood_name((enum mood)mood), n, gated ? ", gated" : "");
+      if (i % 3 == 0) memcpy(y, g, (size_t)n * 4); /* in place */
+      ((pl_gelu_fn *)e->fn)(i % 3 ? g : y, gated ? u : NULL, n, y);
+      called(y, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->gelu(g, gated ? u : NULL, n, want);
+        same_floats(y, want, n, what);
+      } else if (mood == NORMAL) {
+        for (int j = 0; j < n; j++) {
+          double v = g[j], z = 2 * sqrt(2 / M_PI) * (v + 0.044715 * v * v * v);
+          double scale = gated ? fabs((double)u[j]) : 1, right = v / (1 + exp(-z)) * (gated ? (double)u[j] : 1);
+          double lost = z < -88 ? 0x1p-121 * scale : 0; /* 1 + e^-z overflows */
+          near_enough(y[j], right, (8 + 5 * fabs(z)) * EPS * fabs(right) + lost + 0x1p-148,
+                      text("%s, value %d", what, j));
+        }
+      }
+    }
+}
+
+void check_softcap(const entry *e) {
+  for (int mood = 0; mood < N_MOODS; mood++)
+    for (int i = 0; i < 24; i++) {
+      int n = i < 20 ? 1 + i : rnd_int(1, 3000);
+      const float cap = i % 2 ? 30.0f : (float)rnd_real(0.5, 60);
+      float *x = floats(SLOT_A, n, (enum mood)mood);
+      float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
+      if (i % 3)
+        for (int j = 0; j < n; j++) x[j] = (float)rnd_real(-100, 100);
+      memcpy(y, x, (size_t)n * 4);
+      memcpy(want, x, (size_t)n * 4);
+      const char *what = text("%s values, n %d, cap %g", mood_name((enum mood)mood), n, (double)cap);
+      ((pl_softcap_fn *)e->fn)(y, n, cap);
+      called(y, (size_t)n * 4, SLOT_OUT);
+      if (!is_ref(e)) {
+        ref()->softcap(want, n, cap);
+        same_floats(y, want, n, what);
+      } else if (mood == NORMAL || mood == WIDE) {
+        for (int j = 0; j < n; j++)
+          near_enough(y[j], (double)cap * tanh((double)x[j] / (double)cap), 8 * EPS * (double)cap,
+                      text("%s, value %d", what, j));
+      }
+    }
+}
+
 void check_rope(const entry *e) {
   for (int mood = 0; mood < N_MOODS; mood++)
     for (int i = 0; i < 40; i++) {
