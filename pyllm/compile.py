@@ -353,9 +353,9 @@ class _Planner:
                 dst: list[View | None] = list(self._cache_views(cache))
                 src, name = [self.view(k), self.view(v)], f"blk.{cache.layer}.kv_store"
             elif node.kind == "attn":
-                q, cache = node.src
-                assert isinstance(q, Value) and isinstance(cache, Cache)
-                dst, src = [out, act], [self.view(q), *self._cache_views(cache)]
+                q, cache, sinks = node.src
+                assert isinstance(q, Value) and isinstance(cache, Cache) and not isinstance(sinks, Cache)
+                dst, src = [out, act], [self.view(q), *self._cache_views(cache), self.view(sinks)]
             else:
                 widen = node.kind == "mm" and self._widens(node)
                 dst = [out, act]

@@ -211,14 +211,20 @@ class Graph:
         head_dim_v: int,
         scale: float,
         window: int = 0,
+        softcap: float = 0.0,
+        sinks: Const | None = None,
     ) -> Value:
         """Store k and v in a new layer of the cache, then [T][n_heads * head_dim_v] = softmax(scale q K^T) V over
-        all earlier keys of each token's sequence (the last `window` of them if not 0)."""
+        all earlier keys of each token's sequence (the last `window` of them if not 0).
+
+        softcap: scores are held within +-softcap by tanh (Gemma 2). sinks [n_heads]: a score of each head that takes
+        part in the softmax without a value (gpt-oss)."""
         cache = Cache(len(self.caches), n_kv, head_dim_k, head_dim_v)
         self.caches.append(cache)
         self._add("kv_store", None, [k, v, cache], i=[n_kv, head_dim_k, head_dim_v])
         out = Value(q.rows, n_heads * head_dim_v, f"blk.{cache.layer}.attn")
-        self._add("attn", out, [q, cache], i=[n_heads, n_kv, head_dim_k, head_dim_v, window, 0], f=[scale])
+        dims = [n_heads, n_kv, head_dim_k, head_dim_v, window, 0]
+        self._add("attn", out, [q, cache, sinks], i=dims, f=[scale, softcap])
         return out
 
     def silu_mul(self, gate: Value, up: Value) -> Value:

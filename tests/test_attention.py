@@ -38,6 +38,8 @@ class Shape:
     hd_k: int = 64
     hd_v: int = 64
     window: int = 0
+    softcap: float = 0.0
+    sinks: tuple[float, ...] = ()
     type_k: str = "f16"
     type_v: str = "f16"
 
@@ -88,7 +90,8 @@ class Bench:
             for t, hd, is_k in ((shape.type_k, shape.hd_k, 1), (shape.type_v, shape.hd_v, 0))
         ]
         self.caches = [np.full((n_pages, n), 255, np.uint8) for n in self.page_bytes]  # NaN in every type
-        names = ["q", "k", "v", "out", "K", "V"]
+        self.sinks = np.array(shape.sinks or [0], np.float32)
+        names = ["q", "k", "v", "out", "K", "V", "sinks"]
         views = [
             View(n, 0, -1, a.shape[1], 0, a.strides[0], nbytes=a.nbytes) for n, a in zip(names, self.rows, strict=False)
         ]
@@ -98,17 +101,18 @@ class Bench:
                 "KV", (shape.type_k, shape.type_v), (shape.hd_k, shape.hd_v), self.page_bytes, strict=True
             )
         ]
-        f = [shape.scale] + [0.0] * 7
+        f = [shape.scale, shape.softcap] + [0.0] * 6
+        sinks = View("sinks", 0, 1, shape.n_heads, 0, self.sinks.nbytes, nbytes=self.sinks.nbytes)
         ops = encode(
             [
                 Op("kv_store", "store", [shape.n_kv, shape.hd_k, shape.hd_v, *[0] * 5], [0.0] * 8, list(caches),
                    [views[1], views[2], None, None]),
                 Op("attn", "attn", [shape.n_heads, shape.n_kv, shape.hd_k, shape.hd_v, shape.window, 0, 0, 0], f,
-                   [views[3], None], [views[0], *caches, None], barrier=True),
+                   [views[3], None], [views[0], *caches, sinks if shape.sinks else None], barrier=True),
             ],
             names,
         )  # fmt: skip
-        buffers = [*self.rows, *self.caches]
+        buffers = [*self.rows, *self.caches, self.sinks]
         bases = [ffi.cast("void *", ffi.from_buffer(a)) for a in buffers]
         bad = ffi.new("int32_t *")
         self.program = lib.pl_program_new(
@@ -224,10 +228,15 @@ def expected(shape: Shape, q: Array, k: Array, v: Array, first: int) -> Array:
     n = len(q)
     qs = q.astype(np.float64).reshape(n, shape.n_kv, shape.group, shape.hd_k)
     score = np.einsum("tkgd,jkd->kgtj", qs, k, optimize=True) * shape.scale
+    if shape.softcap:
+        score = shape.softcap * np.tanh(score / shape.softcap)
     ago = np.arange(first, first + n)[:, None] - np.arange(len(k))
     score[..., (ago < 0) | (ago >= (shape.window or len(k)))] = -np.inf
-    p = np.exp(score - score.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
+    top = score.max(-1, keepdims=True)
+    p, total = np.exp(score - top), np.exp(score - top).sum(-1, keepdims=True)
+    if shape.sinks:
+        total = total + np.exp(np.reshape(shape.sinks, (shape.n_kv, shape.group, 1, 1)) - top)
+    p /= total
     return np.einsum("kgtj,jkd->tkgd", p, v, optimize=True).reshape(n, -1)
 
 
@@ -284,6 +293,21 @@ def test_windows(window: int, type_k: str, type_v: str) -> None:
     bench = Bench(shape, max_tokens=400, n_pages=64, n_threads=3)
     data = Data.random(shape, 790, window)
     check(bench, 0, data, bench.run(0, data, [33, 1, 1, 221, 1, 1, 1, 400, 1, 1, 3, 40]))
+    bench.close()
+
+
+@pytest.mark.parametrize("type_k", ["f16", "q8_0"])
+@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize("what", ["softcap", "sinks", "both"])
+def test_capped_scores_and_sinks(level: str, what: str, window: int, type_k: str) -> None:
+    """Scores held by tanh; scores without a value that take part in the softmax, small and large ones."""
+    sinks = (-40.0, 0.0, 1.5, 3.0, 30.0, 200.0)
+    shape = Shape(
+        window=window, type_k=type_k, softcap=5.0 if what != "sinks" else 0.0, sinks=sinks if what != "softcap" else ()
+    )
+    bench = Bench(shape, max_tokens=300, n_pages=24, n_threads=2)
+    data = Data.random(shape, 330, 5)
+    check(bench, 0, data, bench.run(0, data, [280, 1, 30]))
     bench.close()
 
 

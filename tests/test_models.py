@@ -17,7 +17,7 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "gemma", "gemma3", "granite", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2",
+    "gemma", "gemma2", "gemma3", "granite", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2",
     "qwen2_yarn", "qwen3", "smollm3",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",

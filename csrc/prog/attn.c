@@ -172,6 +172,7 @@ static void attend_chunk(const pl_run_ctx *c, const shape *sh, const tile *t, in
       y->sum[r0 + i] = 0;
       if (from[i] < to[i]) {
         int32_t skip = from[i] / PL_PAGE * PL_PAGE;
+        if (sh->op->f[1] != 0) c->kern->softcap(s + skip, to[i] - skip, sh->op->f[1]);
         for (int32_t j = skip; j < from[i]; j++) s[j] = -INFINITY;
         y->sum[r0 + i] = c->kern->softmax(s + skip, to[i] - skip, &y->max[r0 + i]);
       } else {
@@ -205,12 +206,15 @@ static void merge(const pl_run_ctx *c, const shape *sh, int32_t rows, const stat
 static void finish(const pl_run_ctx *c, const shape *sh, const tile *t, int32_t h, const work *w) {
   const pl_op *op = sh->op;
   const pl_view *y = &op->dst[0], *act = &op->dst[1];
+  const float *sinks = op->src[3].buf >= 0 ? pl_at(c, &op->src[3], 0) : NULL;
   int64_t n = (int64_t)sh->group * sh->hd_v, total = (int64_t)op->i[0] * sh->hd_v;
   int32_t rotation = pl_kv_rotation_v(sh->vc->type, sh->hdp_v);
   for (int32_t i = t->t0, r = 0; i < t->t1; i++) {
     float *row = y->buf >= 0 ? (float *)pl_at(c, y, i) + h * n : w->row;
     for (int32_t g = 0; g < sh->group; g++, r++) {
-      float inv = 1.0f / w->total.sum[r], *o = w->total.out + (int64_t)r * sh->hdp_v;
+      float sum = w->total.sum[r];
+      if (sinks) sum += pl_exp(sinks[h * sh->group + g] - w->total.max[r]);
+      float inv = 1.0f / sum, *o = w->total.out + (int64_t)r * sh->hdp_v;
       if (rotation) {
         c->kern->rotate(o, sh->hdp_v, rotation); /* its own inverse but for the factor */
         inv /= (float)rotation;

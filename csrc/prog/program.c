@@ -122,6 +122,9 @@ static int op_ok(pl_program *p, const pl_op *op) {
         if ((int64_t)(c->rows - 1) * c->stride + page > p->sizes[c->buf] - c->off) return 0;
         if (p->n_pages == 0 || c->rows < p->n_pages) p->n_pages = c->rows;
       }
+      const pl_view *sinks = &op->src[3];
+      if (is_attn && sinks->buf >= 0 && (!view_ok(p, sinks) || !is_float(sinks) || sinks->cols != op->i[0]))
+        return 0;
       return is_attn ? view_ok(p, &op->src[0]) && view_ok(p, &op->dst[0]) && view_ok(p, &op->dst[1])
                      : view_ok(p, &op->src[0]) && view_ok(p, &op->src[1]);
     }

@@ -64,11 +64,12 @@ def attention(
     qk_norm: str = "",
     window: int = 0,
     scale: float = 0.0,
+    softcap: float = 0.0,
 ) -> Value:
     """[T][n_embd] of normed x [T][n_embd]: q, k, v, rope by `table` (if any), attention, output.
 
     qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together. scale: 1/sqrt(head_dim_k)
-    if 0.
+    if 0. softcap: of the scores, 0 for none.
     """
     blk = f"blk.{layer}."
     q, k, v = qkv(g, hp, x, layer)
@@ -90,6 +91,7 @@ def attention(
         head_dim_v=hp.head_dim_v,
         scale=scale or hp.head_dim_k**-0.5,
         window=window,
+        softcap=softcap,
     )
     return linear(g, out, f"{blk}attn_output", hp.n_embd)
 
@@ -132,6 +134,7 @@ def decoder(
     embed_scale: float = 1.0,
     residual_scale: float = 1.0,
     attn_scale: float = 0.0,
+    attn_softcap: float = 0.0,
     logit_scale: float = 1.0,
     logit_softcap: float = 0.0,
 ) -> None:
@@ -161,6 +164,7 @@ def decoder(
             qk_norm=qk_norm,
             window=width,
             scale=attn_scale,
+            softcap=attn_softcap,
         )
         x = add(x, y, f"{blk}post_attention_norm")
         y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
