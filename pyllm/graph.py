@@ -94,6 +94,7 @@ class Graph:
         self.consts: dict[str, Const] = {}
         self.caches: list[Cache] = []
         self.logits: Value | None = None
+        self.max_positions: int | None = None  # that the model has an embedding for
         self.read: set[str] = set()  # names of the tensors asked for
 
     # ---- what the file holds ---------------------------------------------------------------------------------
@@ -161,6 +162,13 @@ class Graph:
         """[T][cols]: the rows of `table` that the step's tokens name, times scale."""
         out = Value(ROWS_T, table.cols, "embed")
         self._add("embed", out, [table], f=[scale])
+        return out
+
+    def embed_positions(self, table: Weight) -> Value:
+        """[T][cols]: the rows of `table` at the positions of the step's tokens. The context ends with the table."""
+        out = Value(ROWS_T, table.cols, table.name.removesuffix(".weight"))
+        self._add("embed", out, [table], i=[1], f=[1.0])
+        self.max_positions = table.rows
         return out
 
     def rope_table(self, inv_freq: npt.NDArray[np.float32], scale: float = 1.0, name: str = "rope") -> Value:

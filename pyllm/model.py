@@ -75,6 +75,9 @@ class Model:
         self._check_unused()
         self.n_threads = options.n_threads or default_threads()
         self.n_ctx = options.n_ctx or min(DEFAULT_N_CTX, hp.n_ctx_train)
+        last = self.graph.max_positions
+        if last is not None and self.n_ctx > last:
+            raise ModelError(f"the context (n_ctx, -c) is {self.n_ctx}, and this model has learned {last} positions")
         self.n_batch = min(options.n_batch, self.n_ctx)
         self.n_pages = -(-max(options.kv_tokens or self.n_ctx, self.n_ctx) // PAGE) + 1
         ids = {t.name.lower(): t.id for t in tensor_types().values()}

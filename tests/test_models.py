@@ -17,8 +17,8 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "gemma", "gemma2", "gemma3", "granite", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2",
-    "qwen2_yarn", "qwen3", "smollm3",
+    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "granite", "llama_hd", "llama_tied",
+    "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2", "qwen2_yarn", "qwen3", "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -145,3 +145,19 @@ def test_same_bits_whatever_runs_it(request: pytest.FixtureRequest, name: str) -
                 assert bits(llm, ids) == want, name_of
     finally:
         lib.pl_cpu_set_level(before)
+
+
+def test_context_ends_with_the_learned_positions(request: pytest.FixtureRequest) -> None:
+    path, _ = golden(request, "models", "gpt2")
+    with pyllm.LLM(path) as llm:
+        assert llm.n_ctx == 128
+    with pytest.raises(ModelError, match=r"context .* is 129, and this model has learned 128 positions"):
+        pyllm.LLM(path, n_ctx=129)
+
+
+def test_unknown_architecture(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The error names it and says what there is."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(golden(request, "models", "qwen3")[0].read_bytes().replace(b"qwen3", b"qwen9"))
+    with pytest.raises(ModelError, match=r"architecture 'qwen9' is not supported; .*gemma3, .*llama, .*qwen3"):
+        pyllm.LLM(path)

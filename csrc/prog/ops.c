@@ -39,7 +39,7 @@ void pl_do_embed(const pl_run_ctx *c, const pl_op *op) {
   pl_my_rows(c, c->step->n_tokens, &first, &last);
   for (int64_t t = first; t < last; t++) {
     float *y = pl_at(c, &op->dst[0], t);
-    c->kern->deq[w->type](pl_at(c, w, c->step->token[t]), y, w->cols);
+    c->kern->deq[w->type](pl_at(c, w, (op->i[0] ? c->step->pos : c->step->token)[t]), y, w->cols);
     if (op->f[0] != 1.0f)
       for (int64_t i = 0; i < w->cols; i++) y[i] *= op->f[0];
   }

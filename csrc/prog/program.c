@@ -86,10 +86,12 @@ static int op_ok(pl_program *p, const pl_op *op) {
   if (op->f[7] != 0 && (op->i[7] < 1 || op->i[7] > 8)) return 0; /* units of second terms */
   const pl_view *w = &op->src[0];
   switch (op->kind) {
-    case PL_OP_embed:
+    case PL_OP_embed: {
       if (w->type < 0 || w->type >= PL_N_TYPES || !p->kern->deq[w->type] || w->layout != PL_PLAIN) return 0;
-      if (p->n_vocab == 0 || w->rows < p->n_vocab) p->n_vocab = w->rows;
+      int32_t *below = op->i[0] ? &p->n_pos : &p->n_vocab;
+      if (*below == 0 || w->rows < *below) *below = w->rows;
       return is_float(&op->dst[0]) && op->dst[0].cols == w->cols;
+    }
     case PL_OP_mm: {
       const pl_view *a = &op->src[1], *y = &op->dst[0];
       if (w->type < 0 || w->type >= PL_N_TYPES || w->rows < 1) return 0;
@@ -197,7 +199,7 @@ static int step_ok(const pl_program *p, const pl_step *s) {
     int32_t n = s->q_start[i + 1] - s->q_start[i], pages = (s->kv_len[i] + PL_PAGE - 1) / PL_PAGE;
     if (n < 1 || s->kv_len[i] < n || (p->n_pages && pages > s->max_pages)) return 0;
     for (int32_t t = s->q_start[i]; t < s->q_start[i + 1]; t++)
-      if (s->pos[t] < 0 || s->pos[t] >= s->kv_len[i]) return 0;
+      if (s->pos[t] < 0 || s->pos[t] >= s->kv_len[i] || (p->n_pos && s->pos[t] >= p->n_pos)) return 0;
     if (p->n_pages)
       for (int32_t j = 0; j < pages; j++) {
         int32_t page = s->page[(int64_t)i * s->max_pages + j];

@@ -31,6 +31,7 @@ struct pl_program {
   atomic_int *counters; /* [n_counters] zero between ops */
   int32_t n_counters;
   int32_t n_vocab; /* rows of the embedding table: token ids are below */
+  int32_t n_pos;   /* rows of the embedding of positions, if there is one: positions are below */
   int32_t n_pages; /* KV pages that every cache view holds */
   const pl_kern_table *kern;
 };

@@ -130,6 +130,8 @@ def decoder(
     layers: Sequence[tuple[Value | None, int]] | None = None,
     pre_norms: bool = True,
     post_norms: bool = False,
+    parallel: bool = False,
+    positions: bool = False,
     act: str = "silu",
     embed_scale: float = 1.0,
     residual_scale: float = 1.0,
@@ -141,8 +143,9 @@ def decoder(
     """The whole model: embedding, n_layer blocks of attention and feed-forward, norm and head.
 
     interleaved: rotary pairs (2i, 2i+1), else halves. layers: (rotary table or None, window or 0) of each layer, where
-    they differ. pre_norms, post_norms: norms before and after attention and feed-forward. residual_scale: of what each
-    adds to the residual stream. Others: see `attention`, `feed_forward` and Graph.output.
+    they differ. pre_norms, post_norms: norms before and after attention and feed-forward. parallel: both read the same
+    x, by norms of their own where the file has them. positions: learned ones are added to the embedding.
+    residual_scale: of what each adds to the residual stream. Others: see `attention`, `feed_forward` and Graph.output.
     """
 
     def add(x: Value, y: Value, post: str) -> Value:
@@ -151,24 +154,34 @@ def decoder(
 
     layers = layers or [(rope_table(g, hp), window)] * hp.n_layer
     x = g.embed(g.weight("token_embd.weight", hp.n_vocab, hp.n_embd), embed_scale)
+    if positions:
+        x = g.add(x, g.embed_positions(g.weight("position_embd.weight", hp.n_ctx_train, hp.n_embd)))
     for layer, (table, width) in enumerate(layers):
         blk = f"blk.{layer}."
+
+        def attend(y: Value, layer: int = layer, table: Value | None = table, width: int = width) -> Value:
+            return attention(
+                g,
+                hp,
+                y,
+                layer,
+                table,
+                interleaved=interleaved,
+                qk_norm=qk_norm,
+                window=width,
+                scale=attn_scale,
+                softcap=attn_softcap,
+            )
+
         y = norm(g, hp, x, f"{blk}attn_norm") if pre_norms else x
-        y = attention(
-            g,
-            hp,
-            y,
-            layer,
-            table,
-            interleaved=interleaved,
-            qk_norm=qk_norm,
-            window=width,
-            scale=attn_scale,
-            softcap=attn_softcap,
-        )
-        x = add(x, y, f"{blk}post_attention_norm")
-        y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
-        x = add(x, feed_forward(g, hp, y, layer, act), f"{blk}post_ffw_norm")
+        if parallel:
+            z = norm(g, hp, x, f"{blk}ffn_norm") if g.has(f"{blk}ffn_norm.weight") else y
+            y = norm(g, hp, x, f"{blk}attn_norm_2") if g.has(f"{blk}attn_norm_2.weight") else y
+            x = g.add(g.add(x, attend(y)), feed_forward(g, hp, z, layer, act))
+        else:
+            x = add(x, attend(y), f"{blk}post_attention_norm")
+            y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
+            x = add(x, feed_forward(g, hp, y, layer, act), f"{blk}post_ffw_norm")
     output(g, hp, x, scale=logit_scale, softcap=logit_softcap)
 
 
