@@ -135,17 +135,18 @@ typedef struct pl_op {
 } pl_op;
 
 typedef struct pl_step {
-  int32_t n_tokens;       /* T */
-  int32_t n_seqs;         /* S */
-  int32_t n_out;          /* O */
-  int32_t max_pages;      /* row length of page */
-  const int32_t *token;   /* [T] token ids */
-  const int32_t *pos;     /* [T] position of each token in its sequence */
-  const int32_t *slot;    /* [T] where its K and V go: page * PL_PAGE + offset in page */
-  const int32_t *q_start; /* [S+1] tokens of sequence s are q_start[s] .. q_start[s+1]-1 */
-  const int32_t *kv_len;  /* [S] length of the sequence after this step */
-  const int32_t *page;    /* [S][max_pages] page ids in order */
-  const int32_t *out;     /* [O] tokens whose logits are wanted */
+  int32_t n_tokens;         /* T */
+  int32_t n_seqs;           /* S */
+  int32_t n_out;            /* O */
+  int32_t max_pages;        /* row length of page */
+  const int32_t *token;     /* [T] token ids */
+  const int32_t *pos;       /* [T] position of each token in its sequence */
+  const int32_t *slot;      /* [T] where its K and V go: page * PL_PAGE + offset in page */
+  const int32_t *q_start;   /* [S+1] tokens of sequence s are q_start[s] .. q_start[s+1]-1 */
+  const int32_t *kv_len;    /* [S] length of the sequence after this step */
+  const int32_t *page;      /* [S][max_pages] page ids in order */
+  const int32_t *out;       /* [O] tokens whose logits are wanted */
+  const int32_t *long_rope; /* [S] 1: the sequence takes the rotary frequencies for long ones; NULL: none does */
 } pl_step;
 
 /* Bytes of one page (PL_PAGE tokens) of n_kv heads of head_dim values in a K (is_k) or V cache of this type; 0 if a

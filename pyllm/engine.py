@@ -145,7 +145,7 @@ class Engine:
         self._tracer = Tracer.from_env(model.program)
         self._kv = KVCache(model.n_pages)
         target = model.target
-        self._scheduler = Scheduler(self._kv, target.n_batch, target.n_seqs, target.n_out)
+        self._scheduler = Scheduler(self._kv, target.n_batch, target.n_seqs, target.n_out, model.graph.long_after)
         self._runs: dict[Tokens, _Run] = {}
         self._inbox: deque[_Run] = deque()
         self._wake = threading.Condition()
@@ -250,7 +250,7 @@ class Engine:
             seq, n, start = chunk.seq, chunk.n, chunk.start
             pages = seq.pages
             step.page[s, : len(pages)] = pages
-            step.q_start[s], step.kv_len[s] = t, start + n
+            step.q_start[s], step.kv_len[s], step.long_rope[s] = t, start + n, seq.is_long
             if n == 1:
                 step.token[t], step.pos[t] = seq.tokens[start], start
                 step.slot[t] = pages[start // page_size] * page_size + start % page_size

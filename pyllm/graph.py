@@ -94,6 +94,7 @@ class Graph:
         self.consts: dict[str, Const] = {}
         self.caches: list[Cache] = []
         self.logits: Value | None = None
+        self.long_after = 0  # tokens after which a sequence takes the rotary frequencies for long ones; 0: never
         self.max_positions: int | None = None  # that the model has an embedding for
         self.read: set[str] = set()  # names of the tensors asked for
 
@@ -171,10 +172,22 @@ class Graph:
         self.max_positions = table.rows
         return out
 
-    def rope_table(self, inv_freq: npt.NDArray[np.float32], scale: float = 1.0, name: str = "rope") -> Value:
-        """[T][2 * len(inv_freq)]: (cos, sin) of position * inv_freq, times scale (RoFormer, Su et al. 2021)."""
+    def rope_table(
+        self,
+        inv_freq: npt.NDArray[np.float32],
+        scale: float = 1.0,
+        name: str = "rope",
+        *,
+        inv_freq_long: npt.NDArray[np.float32] | None = None,
+        long_after: int = 0,
+    ) -> Value:
+        """[T][2 * len(inv_freq)]: (cos, sin) of position * inv_freq, times scale (RoFormer, Su et al. 2021).
+
+        inv_freq_long takes its place in sequences of more than long_after tokens (LongRoPE, Ding et al. 2024)."""
         out = Value(ROWS_T, 2 * len(inv_freq), name)
-        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq)], f=[scale])
+        switched = None if inv_freq_long is None else self.const(f"{name}.inv_freq_long", inv_freq_long)
+        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq), switched], f=[scale])
+        self.long_after = long_after if switched else self.long_after
         return out
 
     def rms_norm(self, x: Value, weight: Const, eps: float) -> Value:

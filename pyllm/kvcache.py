@@ -16,7 +16,7 @@ from ._lib import lib
 #: Tokens per page.
 PAGE: int = lib.PL_PAGE
 
-#: (serial number of the page before, 0 for the first; the tokens)
+#: (serial number of the page before, for the first the kind of sequence; the tokens)
 _Key = tuple[int, tuple[int, ...]]
 
 
@@ -31,7 +31,7 @@ class KVCache:
         self._by_key: dict[_Key, int] = {}
         self._key_of: dict[int, _Key] = {}
         self._serial_of: dict[int, int] = {}  # of findable pages; a page that is filled anew gets a new number
-        self._serial = 0
+        self._serial = 1  # 0 and 1 stand before the first pages
 
     @property
     def available(self) -> int:
@@ -64,22 +64,24 @@ class KVCache:
                 else:
                     self._free.append(page)
 
-    def remember(self, page: int, before: int | None, tokens: Sequence[int]) -> None:
-        """Make a full page findable: it holds `tokens` after those of page `before`. The first of equals stays."""
-        parent = 0 if before is None else self._serial_of.get(before, -1)
+    def remember(self, page: int, before: int | None, tokens: Sequence[int], kind: bool = False) -> None:
+        """Make a full page findable: it holds `tokens` after those of page `before`. The first of equals stays.
+
+        Sequences of one kind do not find pages of the other."""
+        parent = int(kind) if before is None else self._serial_of.get(before, -1)
         key = (parent, tuple(tokens))
         if parent < 0 or page in self._key_of or key in self._by_key:
             return
         self._serial += 1
         self._by_key[key], self._key_of[page], self._serial_of[page] = page, key, self._serial
 
-    def match(self, tokens: Sequence[int]) -> list[int]:
-        """Pages that already hold the beginning of `tokens`, each held once more for the caller.
+    def match(self, tokens: Sequence[int], kind: bool = False) -> list[int]:
+        """Pages of this kind that already hold the beginning of `tokens`, each held once more for the caller.
 
         At least one token is left over, since its logits have to be computed.
         """
         pages: list[int] = []
-        parent = 0
+        parent = int(kind)
         for start in range(0, (len(tokens) - 1) // PAGE * PAGE, PAGE):
             page = self._by_key.get((parent, tuple(tokens[start : start + PAGE])))
             if page is None:

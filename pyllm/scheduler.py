@@ -24,6 +24,7 @@ class Sequence:
     n_cached: int = 0  # tokens found in the cache when the sequence first started
     pages: list[int] = field(default_factory=list)
     started: bool = False
+    is_long: bool = False  # computed with the rotary frequencies for long sequences
 
     @property
     def n_remaining(self) -> int:
@@ -43,11 +44,13 @@ class Chunk:
 class Scheduler:
     """Sequences waiting and running; schedule() picks a step, done() records it.
 
-    n_batch: tokens per step; n_seqs: sequences per step; n_out: rows of logits per step.
+    n_batch: tokens per step; n_seqs: sequences per step; n_out: rows of logits per step. long_after: a sequence of
+    more tokens takes the model's rotary frequencies for long ones (0: the model has none); one that grows beyond is
+    computed anew.
     """
 
-    def __init__(self, kv: KVCache, n_batch: int, n_seqs: int, n_out: int) -> None:
-        self.kv, self.n_batch, self.n_seqs, self.n_out = kv, n_batch, n_seqs, n_out
+    def __init__(self, kv: KVCache, n_batch: int, n_seqs: int, n_out: int, long_after: int = 0) -> None:
+        self.kv, self.n_batch, self.n_seqs, self.n_out, self.long_after = kv, n_batch, n_seqs, n_out, long_after
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -74,6 +77,8 @@ class Scheduler:
         """
         chunks: list[Chunk] = []
         tokens, out = self.n_batch, self.n_out
+        for seq in [s for s in reversed(self.running) if self._is_long(s) and not s.is_long]:
+            self._set_aside(seq)
         for seq in sorted(self.running, key=lambda s: s.n_remaining > 1):
             if seq not in self.running:  # set aside below
                 continue
@@ -91,8 +96,9 @@ class Scheduler:
                 tokens, out = tokens - chunk.n, out - chunk.n_out
         while self.waiting and len(self.running) < self.n_seqs and tokens and out:
             seq = self.waiting[0]
+            seq.is_long = self._is_long(seq)
             if not seq.pages and not seq.all_logits:
-                seq.pages = self.kv.match(seq.tokens)
+                seq.pages = self.kv.match(seq.tokens, seq.is_long)
                 seq.n_computed = len(seq.pages) * PAGE
                 if not seq.started:
                     seq.n_cached = seq.n_computed
@@ -106,6 +112,9 @@ class Scheduler:
             chunks.append(chunk)
             tokens, out = tokens - chunk.n, out - chunk.n_out
         return chunks
+
+    def _is_long(self, seq: Sequence) -> bool:
+        return 0 < self.long_after < len(seq.tokens)
 
     def _chunk(self, seq: Sequence, tokens: int, out: int) -> Chunk | None:
         """As much of seq as the budget and the free pages allow; None if that is nothing."""
@@ -135,4 +144,4 @@ class Scheduler:
             seq.n_computed = chunk.start + chunk.n
             for index in range(chunk.start // PAGE, seq.n_computed // PAGE):
                 before = seq.pages[index - 1] if index else None
-                self.kv.remember(seq.pages[index], before, seq.tokens[index * PAGE : (index + 1) * PAGE])
+                self.kv.remember(seq.pages[index], before, seq.tokens[index * PAGE : (index + 1) * PAGE], seq.is_long)

@@ -18,7 +18,8 @@ from pyllm.errors import ModelError
 pytestmark = pytest.mark.native
 MODELS = [
     "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "granite", "llama_hd", "llama_tied",
-    "llama_untied", "llama_yarn", "mistral", "olmo2", "qwen2", "qwen2_yarn", "qwen3", "smollm3", "stablelm",
+    "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2", "qwen2_yarn", "qwen3",
+    "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -161,3 +162,22 @@ def test_unknown_architecture(request: pytest.FixtureRequest, tmp_path: Path) ->
     path.write_bytes(golden(request, "models", "qwen3")[0].read_bytes().replace(b"qwen3", b"qwen9"))
     with pytest.raises(ModelError, match=r"architecture 'qwen9' is not supported; .*gemma3, .*llama, .*qwen3"):
         pyllm.LLM(path)
+
+
+def test_a_sequence_grows_long(request: pytest.FixtureRequest) -> None:
+    """Beyond the original context all of it is computed with the other frequencies, whatever lies in the cache."""
+    path, npz = golden(request, "models", "phi3_partial")
+    start = npz["p2_ids"].tolist()[:250]
+    with pyllm.LLM(path, compute="f32", kv_type="f32") as llm:
+        want: list[int] = []
+        for _ in range(12):  # scoring is always of the whole
+            want.append(int(llm.logits(start + want)[-1].argmax()))
+        for _ in range(2):
+            outs = llm.generate([start, start[:40], start], max_tokens=12, temperature=0, ignore_eos=True)
+            assert outs[0].tokens == outs[2].tokens == want
+        short = llm.generate(start[:200], max_tokens=4, temperature=0, ignore_eos=True)
+        again = llm.generate(start + want, max_tokens=4, temperature=0, ignore_eos=True)
+    assert short.usage.cached_tokens and again.usage.cached_tokens  # each from pages of its own kind
+    with pyllm.LLM(path, compute="f32", kv_type="f32") as llm:
+        assert llm.generate(start + want, max_tokens=4, temperature=0, ignore_eos=True).tokens == again.tokens
+        assert llm.generate(start[:200], max_tokens=4, temperature=0, ignore_eos=True).tokens == short.tokens

@@ -46,13 +46,17 @@ void pl_do_embed(const pl_run_ctx *c, const pl_op *op) {
 }
 
 void pl_do_rope_table(const pl_run_ctx *c, const pl_op *op) {
-  const float *inv_freq = pl_at(c, &op->src[0], 0);
+  const pl_step *st = c->step;
+  int is_switched = op->src[1].buf >= 0 && st->long_rope;
   int64_t half = op->src[0].cols, first, last;
-  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  int32_t s = 0;
+  pl_my_rows(c, st->n_tokens, &first, &last);
   for (int64_t t = first; t < last; t++) {
+    while (t >= st->q_start[s + 1]) s++;
+    const float *inv_freq = pl_at(c, &op->src[is_switched && st->long_rope[s]], 0);
     float *y = pl_at(c, &op->dst[0], t);
     for (int64_t i = 0; i < half; i++) {
-      float angle = (float)c->step->pos[t] * inv_freq[i]; /* rounded to float32, as the models were trained */
+      float angle = (float)st->pos[t] * inv_freq[i]; /* rounded to float32, as the models were trained */
       y[2 * i] = (float)cos((double)angle) * op->f[0];
       y[2 * i + 1] = (float)sin((double)angle) * op->f[0];
     }

@@ -15,7 +15,8 @@ from ..gguf import GGUFFile
 class Step:
     """The data of one step, in arrays that live as long as the backend (pl_step).
 
-    token, pos, slot [n_batch]; q_start [n_seqs + 1]; kv_len [n_seqs]; page [n_seqs, max_pages]; out [n_out]: int32.
+    token, pos, slot [n_batch]; q_start [n_seqs + 1]; kv_len [n_seqs]; page [n_seqs, max_pages]; out [n_out];
+    long_rope [n_seqs]: int32.
     The counts say how much of each is filled.
     """
 
@@ -28,6 +29,7 @@ class Step:
         self.kv_len = np.zeros(n_seqs, np.int32)
         self.page = np.zeros((n_seqs, max_pages), np.int32)
         self.out = np.zeros(n_out, np.int32)
+        self.long_rope = np.zeros(n_seqs, np.int32)
 
 
 class Backend(Protocol):

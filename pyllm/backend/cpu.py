@@ -134,7 +134,7 @@ class CpuBackend:
         """Point a pl_step at the step's arrays, once."""
         self._data, self._step = step, ffi.new("pl_step *")
         self._keep = []
-        for field in ("token", "pos", "slot", "q_start", "kv_len", "page", "out"):
+        for field in ("token", "pos", "slot", "q_start", "kv_len", "page", "out", "long_rope"):
             pointer = ffi.from_buffer("int32_t[]", getattr(step, field))
             self._keep.append(pointer)
             setattr(self._step, field, pointer)

@@ -156,7 +156,7 @@ class Hparams:
         inv = 1.0 / self.rope_theta ** (i / self.n_rot)
         if divisors is not None:
             inv = inv / divisors.astype(np.float64)
-        if scaling.type == "none":
+        if scaling.type in ("none", "longrope"):  # longrope: the divisors are all of it
             return inv.astype(np.float32), scaling.attn_factor
         if scaling.type == "linear":
             return (inv / scaling.factor).astype(np.float32), scaling.attn_factor
