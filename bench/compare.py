@@ -140,23 +140,34 @@ def warm_up(test: Test) -> Test:
 
 
 def measure(workers: Sequence[Worker], setup: Setup, test: Test, rounds: int, seconds: float = 0) -> Row:
-    """A row of workers that are loaded already. seconds: begin no further round after so many, if not 0."""
+    """A row of workers that are loaded already; a peer that fails is left out of it with a message. seconds: begin no
+    further round after so many, if not 0."""
     row = Row(setup, test)
-    able = []
-    for worker in workers:
+    able = list(workers)
+
+    def attempt(worker: Worker, what: Test) -> int:
         try:
-            worker.run(warm_up(test))
-            able.append(worker)
-        except Unsupported as reason:
+            return worker.run(what)
+        except (Unsupported, WorkerError) as reason:
+            if worker is workers[0]:
+                raise
             print(f"compare: {test.name}: {reason}", file=sys.stderr)
+            able.remove(worker)
+            row.samples.pop(worker.name, None)
+            return 0
+
+    for worker in workers:
+        attempt(worker, warm_up(test))
     row.samples = {worker.name: [] for worker in able}
     start = time.monotonic()
-    for r, order in enumerate(turns(len(able), rounds) if able else []):
+    for r, order in enumerate(turns(len(workers), rounds)):
         if r and seconds and time.monotonic() - start > seconds:
             break
-        for i in order:
+        for worker in (workers[i] for i in order if workers[i] in able):
             time.sleep(PAUSE)
-            row.samples[able[i].name].append(test.value(able[i].run(test)))
+            ns = attempt(worker, test)
+            if worker in able:
+                row.samples[worker.name].append(test.value(ns))
     return row
 
 
@@ -186,7 +197,7 @@ def compare(
     engines: Sequence[Engine], setup: Setup, tests: Sequence[Test], rounds: int, seconds: float = 0
 ) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """A row for every test in one setup, and what each engine said of itself. The first engine must run all tests;
-    one that cannot load the model in this way is left out with a message."""
+    another one that cannot load the model in this way, or fails, is left out with a message."""
     speed = [t for t in tests if t.kind in ("run", "first")]
     fresh = [t for t in tests if t.kind not in ("run", "first")]
     n_ctx = max((t.n_ctx for t in speed), default=FRESH_CTX)
@@ -200,8 +211,10 @@ def compare(
             try:
                 workers[-1].load(setup, n_ctx, n_seqs)
                 able.append(engine)
-            except Unsupported as reason:
-                print(f"compare: {reason}", file=sys.stderr)
+            except (Unsupported, WorkerError) as reason:
+                if engine is engines[0]:
+                    raise
+                print(f"compare: left out: {reason}", file=sys.stderr)
                 workers.pop().close()
         facts = {w.name: w.facts for w in workers}
         for test in speed:
@@ -231,15 +244,16 @@ def set_limits(
         row.limit = work(row.setup.model).limit(row.test, row.setup, machine[row.setup.threads], level)
 
 
-def short_of(rows: Sequence[Row], first: str, required: dict[str, float]) -> list[str]:
+def short_of(rows: Sequence[Row], first: str, peers: Sequence[str], required: dict[str, float]) -> list[str]:
     """What falls short of the ratios that are required, in words; tests are known by the start of their name."""
     found = []
     for row in rows:
         for test, least in required.items():
-            for name in row.samples:
-                ratio = row.ratio(first, name)[1]
-                if name != first and row.test.name.startswith(test) and ratio < least:
-                    what = f"{row.test.name}, {row.setup.threads} threads"
+            for name in peers if row.test.name.startswith(test) else ():
+                what = f"{row.test.name}, {row.setup.threads} threads"
+                if not row.samples.get(name):
+                    found.append(f"{what}: {name} has no figure, required {least}")
+                elif (ratio := row.ratio(first, name)[1]) < least:
                     found.append(f"{what}: {ratio:.3f} of {name}, required {least}")
     return found
 
@@ -338,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.limits:
         set_limits(rows, facts[FIRST]["level"], {threads: machine_limits(threads) for threads in args.threads})
     write(rows, facts, f"{Path(model).name}", args)
-    missed = short_of(rows, FIRST, dict(args.require))
+    missed = short_of(rows, FIRST, [e.name for e in args.peer], dict(args.require))
     for line in missed:
         print(f"compare: {line}", file=sys.stderr)
     return 1 if missed else 0

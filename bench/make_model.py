@@ -66,6 +66,13 @@ _HALVES = {
 }  # fmt: skip
 
 
+#: general.file_type of files whose matrices are mostly of a type
+_FILE_TYPES = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 14,
+    "Q4_K_M": 15, "Q5_K": 16, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32, "MXFP4": 38,
+}  # fmt: skip
+
+
 def blocks(kind: str, n_blocks: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Random codes under small scales: uint8 [n_blocks, size]."""
     data = rng.integers(0, 256, (n_blocks, size), dtype=np.uint8)
@@ -84,6 +91,8 @@ def write(shape: Shape, mix: str, path: str) -> None:
     rng = np.random.default_rng(1)
     w = gguf.GGUFWriter(path, "llama")
     w.add_name("synthetic")
+    if mix in _FILE_TYPES:
+        w.add_file_type(_FILE_TYPES[mix])
     w.add_vocab_size(shape.n_vocab)
     w.add_context_length(shape.n_ctx)
     w.add_embedding_length(shape.n_embd)
@@ -102,8 +111,12 @@ def write(shape: Shape, mix: str, path: str) -> None:
     w.add_tokenizer_pre("gpt-2")
     w.add_token_list([*letters, "Ġt", *(f"<{i}>" for i in range(257, shape.n_vocab))])
     w.add_token_merges(["Ġ t"])
+    kinds = [gguf.TokenType.NORMAL] * shape.n_vocab
+    kinds[257] = kinds[258] = gguf.TokenType.CONTROL
+    w.add_token_types(kinds)
     w.add_bos_token_id(257)
     w.add_eos_token_id(258)
+    w.add_pad_token_id(258)
     w.add_add_bos_token(False)
     vectors = [("output_norm.weight", shape.n_embd)]
     for i in range(shape.n_layer):

@@ -28,6 +28,8 @@ class Fake(protocol.Engine):
         print("more chatter")
         if n_depth and SLOWER > 1:
             raise Unsupported("no depth here")
+        if n_gen == 77 and SLOWER > 1:
+            raise RuntimeError("not so many")
         return (n_prompt * 1000 + n_gen * 50000) * SLOWER // self.n_threads
     def first(self, n_prompt):
         return n_prompt * 1000000 * SLOWER
@@ -117,11 +119,12 @@ def test_report() -> None:
 
 
 def test_required_ratios() -> None:
-    assert compare.short_of(ROWS, "pyllm", {"pp": 3.0, "tg": 0.8}) == []
-    missed = compare.short_of(ROWS, "pyllm", {"pp": 3.1, "tg128": 1.0})
+    assert compare.short_of(ROWS, "pyllm", ["other"], {"pp": 3.0, "tg128": 0.8}) == []
+    missed = compare.short_of(ROWS, "pyllm", ["other"], {"pp": 3.1, "tg128": 1.0, "tg8": 0.5})
     assert missed == [
         "pp512, 1 threads: 3.000 of other, required 3.1",
         "tg128, 2 threads: 0.850 of other, required 1.0",
+        "tg8 x 4 @ d64, 2 threads: other has no figure, required 0.5",
     ]
 
 
@@ -198,10 +201,20 @@ def test_every_kind_of_test(model: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert rows["peak RSS"]["other"]["median"] == 2 and rows["peak RSS"]["other"]["ratio"] == 2
     assert 1 < rows["start to first token"]["pyllm"]["median"] < 60000
     assert compare.main([*args, "-ctk", "q8_0", "--level", "ref"]) == 0
-    assert "other: only f16" in capsys.readouterr().err
+    assert "left out: other: only f16" in capsys.readouterr().err
     result = json.loads(out.read_text())
     assert set(result["results"][0]["engines"]) == {"pyllm"}
     assert (result["results"][0]["kv"], result["results"][0]["level"]) == ("q8_0/f16", "ref")
+
+
+def test_a_peer_that_fails_is_left_out(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["-m", model, "--peer", f"other={sys.executable}", "-t", "1", "-p", "100", "-n", "77", "-r", "2"]
+    assert compare.main([*args, "--require", "pp=2"]) == 0
+    found = capsys.readouterr()
+    assert "tg77: other: RuntimeError: not so many" in found.err
+    lines = found.out.splitlines()[2:]
+    assert "2.00" in lines[2] and [c.strip() for c in lines[3].split("|")][-4:-1] == ["-", "-", "-"]
+    assert compare.main([*args, "--require", "tg=2"]) == 1
 
 
 def test_rounds_end_when_the_time_is_over() -> None:
