@@ -31,7 +31,7 @@ _QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5}
 #: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
 _ROW_WISE = {
     "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
-    "scale",
+    "scale", "slice", "concat", "match_rms", "sparsify", "altup_predict", "altup_correct", "altup_add",
 }  # fmt: skip
 
 

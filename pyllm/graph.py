@@ -93,6 +93,7 @@ class Graph:
         self.weights: dict[str, Weight] = {}
         self.consts: dict[str, Const] = {}
         self.caches: list[Cache] = []
+        self.n_attention = 0  # layers of attention so far
         self.logits: Value | None = None
         self.long_after = 0  # tokens after which a sequence takes the rotary frequencies for long ones; 0: never
         self.max_positions: int | None = None  # that the model has an embedding for
@@ -124,9 +125,12 @@ class Graph:
             self.consts[name] = Const(name, self._tensor(name, (n,)).dequantize())
         return self.consts[name]
 
-    def split(self, name: str, parts: dict[str, int], cols: int) -> list[Weight]:
-        """The matrix `name` cut into consecutive rows: as many as parts says, under the names that it gives."""
-        whole = self._tensor(name, (cols, sum(parts.values())))
+    def split(self, name: str, parts: dict[str, int], cols: int, *, stacked: bool = False) -> list[Weight]:
+        """The matrix `name` cut into consecutive rows: as many as parts says, under the names that it gives.
+
+        stacked: the file has the parts, all of one size, along a third dimension."""
+        n = next(iter(parts.values()))
+        whole = self._tensor(name, (cols, n, len(parts)) if stacked else (cols, sum(parts.values())))
         row, first = whole.nbytes // whole.rows, 0
         for part, n in parts.items():
             tensor = replace(whole, name=part, shape=(cols, n), offset=whole.offset + first * row, nbytes=n * row)
@@ -139,6 +143,14 @@ class Graph:
         data = self._tensor(name, (sum(parts.values()),)).dequantize()
         ends = np.cumsum(list(parts.values()))
         return [self.const(part, data[end - n : end]) for (part, n), end in zip(parts.items(), ends, strict=True)]
+
+    def flat(self, name: str, *shape: int) -> npt.NDArray[np.float32]:
+        """All values of a tensor, [prod(shape)] float32; shape is in numpy's order. ModelError as for weight."""
+        return self._tensor(name, shape[::-1]).dequantize().ravel()
+
+    def ignore(self, *names: str) -> None:
+        """Tensors that the file may hold and that the architecture does not use."""
+        self.read.update(names)
 
     def optional_vector(self, name: str, n: int) -> Const | None:
         return self.vector(name, n) if self.has(name) else None
@@ -223,8 +235,8 @@ class Graph:
     def attention(
         self,
         q: Value,
-        k: Value,
-        v: Value,
+        k: Value | None,
+        v: Value | None,
         *,
         n_heads: int,
         n_kv: int,
@@ -234,16 +246,20 @@ class Graph:
         window: int = 0,
         softcap: float = 0.0,
         sinks: Const | None = None,
+        cache: Cache | None = None,
     ) -> Value:
         """Store k and v in a new layer of the cache, then [T][n_heads * head_dim_v] = softmax(scale q K^T) V over
         all earlier keys of each token's sequence (the last `window` of them if not 0).
 
         softcap: scores are held within +-softcap by tanh (Gemma 2). sinks [n_heads]: a score of each head that takes
-        part in the softmax without a value (gpt-oss)."""
-        cache = Cache(len(self.caches), n_kv, head_dim_k, head_dim_v)
-        self.caches.append(cache)
-        self._add("kv_store", None, [k, v, cache], i=[n_kv, head_dim_k, head_dim_v])
-        out = Value(q.rows, n_heads * head_dim_v, f"blk.{cache.layer}.attn")
+        part in the softmax without a value (gpt-oss). cache: an earlier layer's, one of self.caches, which is only
+        read; k and v are then None."""
+        if cache is None:
+            cache = Cache(len(self.caches), n_kv, head_dim_k, head_dim_v)
+            self.caches.append(cache)
+            self._add("kv_store", None, [k, v, cache], i=[n_kv, head_dim_k, head_dim_v])
+        out = Value(q.rows, n_heads * head_dim_v, f"blk.{self.n_attention}.attn")
+        self.n_attention += 1
         dims = [n_heads, n_kv, head_dim_k, head_dim_v, window, 0]
         self._add("attn", out, [q, cache, sinks], i=dims, f=[scale, softcap])
         return out
@@ -266,10 +282,58 @@ class Graph:
         self._add("scale", out, [x], f=[factor])
         return out
 
+    def multiply(self, x: Value, weight: Const) -> Value:
+        """x * weight [x.cols], in place."""
+        out = Value(x.rows, x.cols, x.name + ".scaled", alias=x)
+        self._add("scale", out, [x, weight], f=[1.0])
+        return out
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""
         out = Value(a.rows, a.cols, b.name + ".sum")
         self._add("add", out, [a, b])
+        return out
+
+    def slice(self, x: Value, first: int, n: int, name: str) -> Value:
+        """n columns of x from `first` on."""
+        out = Value(x.rows, n, name)
+        self._add("slice", out, [x], i=[first])
+        return out
+
+    def concat(self, parts: list[Value], name: str) -> Value:
+        """Up to four values side by side."""
+        out = Value(parts[0].rows, sum(p.cols for p in parts), name)
+        self._add("concat", out, list(parts))
+        return out
+
+    def match_rms(self, y: Value, x: Value, least: float) -> Value:
+        """y * rms(x) / sqrt(max(mean(y^2), least)) per row, in place."""
+        out = Value(y.rows, y.cols, y.name + ".matched", alias=y)
+        self._add("match_rms", out, [y, x], f=[least])
+        return out
+
+    def sparsify(self, x: Value, deviations: float) -> Value:
+        """max(0, x - (mean + deviations * standard deviation)) per row, in place."""
+        out = Value(x.rows, x.cols, x.name + ".sparse", alias=x)
+        self._add("sparsify", out, [x], f=[deviations])
+        return out
+
+    def altup_predict(self, x: Value, router: Const, n: int, active: int, eps: float, name: str) -> Value:
+        """AltUp's prediction of n streams [T][n * d] from themselves (Baykal et al. 2023); `router` as in op.inc."""
+        out = Value(x.rows, x.cols, name)
+        self._add("altup_predict", out, [x, router], i=[n, active], f=[eps])
+        return out
+
+    def altup_correct(self, x: Value, router: Const, y: Value, n: int, active: int, eps: float, name: str) -> Value:
+        """AltUp's correction of predicted streams x by the computed stream y [T][d], in place."""
+        out = Value(x.rows, x.cols, name, alias=x)
+        self._add("altup_correct", out, [x, router, y], i=[n, active], f=[eps])
+        return out
+
+    def altup_add(self, x: Value, y: Value, n: int, active: int, name: str) -> Value:
+        """y [T][d] added to all streams but the active one, in place."""
+        out = Value(x.rows, x.cols, name, alias=x)
+        self._add("altup_add", out, [x, y], i=[n, active])
         return out
 
     def output(

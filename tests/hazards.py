@@ -100,8 +100,13 @@ def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
 def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], list[tuple[str, Ranges]]]:
     """Reads and writes of row t of a row-wise op."""
     src, dst = op.src, op.dst
-    reads = [src[0]] if op.kind in ("quant", *NORMS, "silu_mul", "gelu", "add", "scale", "kv_store") else []
-    reads += [src[1]] if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store") else []
+    reads: list[View | None] = []
+    if op.kind in ("quant", *NORMS, "silu_mul", "gelu", "add", "scale", "kv_store", "slice", "match_rms", "sparsify"):
+        reads.append(src[0])
+    if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store", "match_rms"):
+        reads.append(src[1])
+    if op.kind == "concat" or op.kind.startswith("altup"):
+        reads += [v for v in src if v and v.buf == "arena"]
     at = shape.out[t] if op.kind in NORMS and op.i[1] else t
     r = [row(v, at) for v in reads if v]
     if op.kind in ("head_norm", "rope"):  # in place

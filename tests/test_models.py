@@ -17,9 +17,9 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "granite", "llama_hd", "llama_tied",
-    "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2", "qwen2_yarn", "qwen3",
-    "smollm3", "stablelm",
+    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite", "llama_hd",
+    "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2", "qwen2_yarn",
+    "qwen3", "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -125,10 +125,13 @@ def bits(llm: pyllm.LLM, ids: list[int]) -> bytes:
     return llm.logits(ids).tobytes()
 
 
-@pytest.mark.parametrize("name", ["Q4_1", "Q6_K"])
+SAME_BITS = ["quant/quant-Q4_1", "quant/quant-Q6_K", *(f"models/{n}" for n in ("gemma2", "gemma3n", "gptneox", "phi3"))]
+
+
+@pytest.mark.parametrize("name", SAME_BITS)
 def test_same_bits_whatever_runs_it(request: pytest.FixtureRequest, name: str) -> None:
     """Level, threads, step size, repacking and neighbours change nothing, bit for bit."""
-    path, npz = golden(request, "quant", f"quant-{name}")
+    path, npz = golden(request, *name.split("/"))
     ids = np.concatenate([npz[f"p{k}_ids"] for k in prompts(npz)]).tolist()
     before = lib.pl_cpu_level()
     with pyllm.LLM(path, n_threads=1) as llm:

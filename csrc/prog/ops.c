@@ -161,10 +161,11 @@ void pl_do_gelu(const pl_run_ctx *c, const pl_op *op) {
 
 void pl_do_scale(const pl_run_ctx *c, const pl_op *op) {
   int64_t n = op->dst[0].cols, first, last;
+  const float *w = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], 0) : NULL;
   pl_my_rows(c, pl_rows(c->step, &op->dst[0]), &first, &last);
   for (int64_t t = first; t < last; t++) {
     float *y = pl_at(c, &op->dst[0], t);
-    for (int64_t i = 0; i < n; i++) y[i] *= op->f[0];
+    for (int64_t i = 0; i < n; i++) y[i] *= w ? w[i] : op->f[0];
   }
 }
 
@@ -182,6 +183,9 @@ int64_t pl_row_scratch(const pl_op *op) {
     case PL_OP_gelu:
     case PL_OP_layernorm:
       return op->dst[0].buf >= 0 ? 0 : op->src[0].cols * (int64_t)sizeof(float);
+    case PL_OP_altup_predict:
+    case PL_OP_altup_correct:
+      return op->i[0] > 0 ? pl_altup_scratch(op) : 0;
     default:
       return 0;
   }

@@ -130,6 +130,14 @@ static int op_ok(pl_program *p, const pl_op *op) {
       return is_attn ? view_ok(p, &op->src[0]) && view_ok(p, &op->dst[0]) && view_ok(p, &op->dst[1])
                      : view_ok(p, &op->src[0]) && view_ok(p, &op->src[1]);
     }
+    case PL_OP_altup_predict:
+    case PL_OP_altup_correct:
+    case PL_OP_altup_add:
+      return pl_altup_ok(op);
+    case PL_OP_slice:
+      return op->i[0] >= 0 && op->i[0] + op->dst[0].cols <= op->src[0].cols;
+    case PL_OP_scale:
+      return op->src[1].buf < 0 || op->src[1].cols == op->dst[0].cols;
     case PL_OP_rope_table:
       return op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols;
     default:

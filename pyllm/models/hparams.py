@@ -54,6 +54,16 @@ class Keys:
             raise ModelError(f"{name} has a value outside {low}..{high}")
         return values
 
+    def flags(self, key: str) -> list[bool]:
+        """A bool for each layer: [block_count]."""
+        n = self.integer("block_count", high=4096)
+        return self.gguf.get_list(f"{self.architecture}.{key}", bool, length=n)
+
+    def reals(self, key: str) -> list[float]:
+        """A number for each layer, which may be infinite: [block_count]."""
+        n = self.integer("block_count", high=4096)
+        return self.gguf.get_list(f"{self.architecture}.{key}", float, length=n)
+
 
 @dataclass(frozen=True)
 class RopeScaling:
