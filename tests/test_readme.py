@@ -10,6 +10,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
+from pyllm.models import architectures
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -25,6 +27,14 @@ def test_example_runs(smollm2: Path, tmp_path: Path) -> None:
     done = python("-c", example, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout and "length 32" in done.stdout
+
+
+def test_architectures() -> None:
+    """docs/MODELS.md lists them all, and CONTRIBUTING.md shows a file as it is."""
+    text = (ROOT / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    assert [n.replace("-", "_") for n in re.findall(r"^\| `([\w-]+)` \|", text, flags=re.M)] == architectures()
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.S)
+    assert shown == (ROOT / "pyllm" / "models" / "smollm3.py").read_text(encoding="utf-8")
 
 
 def test_commands(tmp_path: Path) -> None:
