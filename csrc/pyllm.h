@@ -34,6 +34,8 @@
 #define PL_PAGE 16
 /* rows per packed weight panel */
 #define PL_PANEL 16
+/* tokens up to which a step counts as one of few tokens: see pl_op.local and pl_op.barrier */
+#define PL_FEW 2
 
 /* pl_view.layout */
 #define PL_PLAIN 0
@@ -126,9 +128,14 @@ typedef struct pl_view {
 PL_API int32_t pl_act_bytes(void);
 
 typedef struct pl_op {
-  int32_t kind;    /* an id from csrc/prog/op.inc */
-  int32_t barrier; /* 1: wait for all threads before this op (computed in compile.py from the hazards) */
-  int32_t i[8];    /* meaning per kind: see op.inc */
+  int32_t kind; /* an id from csrc/prog/op.inc */
+  int32_t
+      barrier; /* wait for all threads before this op (computed in compile.py from the hazards): bit 0 in steps of
+                      more than PL_FEW tokens, bit 1 in steps of few */
+  int32_t
+      local;    /* in steps of few tokens every thread makes this op's result for itself, or reads its input (src1)
+                      from what it made for itself */
+  int32_t i[8]; /* meaning per kind: see op.inc */
   float f[8];
   pl_view dst[2];
   pl_view src[4];

@@ -2,15 +2,18 @@
 
 The result is data (a list of Ops over Views into named buffers); a backend encodes and runs it. Passes, in order:
 
-1. residual adds move into the matmul that feeds them;
-2. every matmul with a quantized weight gets its input quantized, once per input, and the quantization moves into the
+1. what only the output rows need is computed for them alone;
+2. residual adds move into the matmul that feeds them, gate, up and activation become one op;
+3. every matmul with a quantized weight gets its input quantized, once per input, and the quantization moves into the
    op that makes the input where that op can do it; second_terms says how finely;
-3. values get offsets in one arena, sized for the largest step, memory being reused once a value is dead;
-4. an op that touches what another thread may have written (or may still read) since the last barrier gets a barrier.
+4. inputs of matmuls that are cheap to make are made by every thread for itself in steps of few tokens;
+5. values get offsets in one arena, sized for the largest step, memory being reused once a value is dead;
+6. an op that touches what another thread may have written (or may still read) since the last barrier gets a barrier.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,11 +30,18 @@ ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
-_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5}
+_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5, "gather": 0}
+#: matmuls, and where their weights are among their inputs; the activations are number 1
+_WEIGHTS = {"mm": (0,), "mm_glu": (0, 2)}
+#: ops that make a matmul's input so quickly that in a step of few tokens every thread does it for itself
+_LOCAL = {"rmsnorm", "layernorm", "quant", "gather"}
+#: ops that compute each row of their result from the same row of their inputs
+_BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "add"}
 #: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
 _ROW_WISE = {
     "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
     "scale", "slice", "concat", "match_rms", "sparsify", "altup_predict", "altup_correct", "altup_add",
+    "gather",
 }  # fmt: skip
 
 
@@ -59,7 +69,8 @@ class Op:
     f: list[float]
     dst: list[View | None]
     src: list[View | None]
-    barrier: bool = False
+    barrier: int = 0  # bit 0: in steps of many tokens, bit 1: in steps of few
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,50 @@ def second_terms(weight: Weight, compute: str) -> float:
     return SECOND_TERM_ABOVE
 
 
+def select_rows(nodes: list[Node]) -> list[Node]:
+    """Ops that only the output rows depend on, each row of them on the same row of its inputs, compute only those.
+
+    In a decoder that is all after the last layer's attention: the gather before the final norm moves up to the
+    attention's result and to the stream that it is added to, right after the first op that reads it.
+    """
+    end = next((node for node in nodes if node.kind == "gather"), None)
+    if end is None:
+        return nodes
+    readers: dict[Value, list[Node]] = {}
+    for node in nodes:
+        for value in _values(node):
+            readers.setdefault(value, []).append(node)
+    chosen: dict[Node, None] = {end: None}
+    for node in reversed(nodes[: nodes.index(end)]):
+        if node.kind in _BY_ROW and node.out is not None and all(r in chosen for r in readers.get(node.out, [])):
+            chosen[node] = None
+    made = {node.out for node in chosen}
+    wanted = {v for node in chosen for v in _values(node) if v not in made}
+    rows: dict[Value, Value] = {}  # rows of the step -> output rows
+    result: list[Node] = []
+    for node in nodes:
+        if node not in chosen:
+            result.append(node)
+        for value in _values(node):
+            if value in wanted and value not in rows:
+                rows[value] = Value(ROWS_O, value.cols, value.name + ".rows")
+                result.append(Node("gather", rows[value], [value], i=[0]))
+        if node is end:
+            x = rows[_values(node)[0]]
+        elif node in chosen:
+            assert node.out is not None
+            rows[node.out] = Value(ROWS_O, node.out.cols, node.out.name)
+            src = [rows[v] if isinstance(v, Value) else v for v in node.src]
+            result.append(Node(node.kind, rows[node.out], src, node.i, node.f))
+    for node in result:
+        node.src = [x if v is end.out else v for v in node.src]
+    return result
+
+
+def _values(node: Node) -> list[Value]:
+    return [v for v in node.src if isinstance(v, Value)]
+
+
 def fuse_residuals(nodes: list[Node]) -> list[Node]:
     """add(x, mm(...)) becomes one mm with a residual, at the place of the add."""
     uses: dict[Value, int] = {}
@@ -145,6 +200,36 @@ def fuse_residuals(nodes: list[Node]) -> list[Node]:
     return result
 
 
+def fuse_glu(nodes: list[Node], compute: str) -> list[Node]:
+    """An activation of mm(x) times mm(x) becomes one op."""
+    uses: dict[Value, int] = {}
+    for node in nodes:
+        for value in node.src:
+            if isinstance(value, Value):
+                uses[value] = uses.get(value, 0) + 1
+    producer = {node.out: node for node in nodes if node.out is not None}
+    result = list(nodes)
+    for node in nodes:
+        if node.kind not in ("silu_mul", "gelu") or len(_values(node)) != 2:
+            continue
+        gate, up = (producer.get(v) for v in _values(node))
+        if (
+            gate is not None
+            and up is not None
+            and gate is not up
+            and gate.kind == up.kind == "mm"
+            and gate.src[1] is up.src[1]
+            and all(m.src[2] is m.src[3] is None and m.out is not None and uses[m.out] == 1 for m in (gate, up))
+            and _act_type(gate, compute) == _act_type(up, compute)
+            and all(_can_move(m, result[result.index(m) : result.index(node)]) for m in (gate, up))
+        ):
+            kind = 0 if node.kind == "silu_mul" else 1 + node.i[1]
+            result[result.index(node)] = Node("mm_glu", node.out, [*gate.src[:2], up.src[0]], [*[0] * 4, kind])
+            result.remove(gate)
+            result.remove(up)
+    return result
+
+
 def _can_move(mm: Node, past: list[Node]) -> bool:
     """Whether no op of `past` changes the matmul's input in place."""
     x = mm.src[1]
@@ -157,22 +242,23 @@ def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
     above: dict[Value, float] = {}
     unit: dict[Value, int] = {}
     for node in nodes:
-        if node.kind == "mm" and _act_type(node, compute) == TYPE_ACT_Q8:
-            weight, x = node.src[0], node.src[1]
+        for k in _WEIGHTS.get(node.kind, ()):
+            weight, x = node.src[k], node.src[1]
             assert isinstance(weight, Weight) and isinstance(x, Value)
-            above[x] = min(above.get(x, math.inf), second_terms(weight, compute))
-            unit[x] = max(unit.get(x, 1), weight.tensor.type.block // ACT_BLOCK)
+            if _act_type(node, compute) == TYPE_ACT_Q8:
+                above[x] = min(above.get(x, math.inf), second_terms(weight, compute))
+                unit[x] = max(unit.get(x, 1), weight.tensor.type.block // ACT_BLOCK)
     acts = {x: Value(x.rows, x.cols, x.name + ".q8", terms=2) for x in above}
     number = {x: n for n, x in enumerate(acts, 1)}
     result: list[Node] = []
     for node in nodes:
-        if node.kind == "mm" and _act_type(node, compute) == TYPE_ACT_Q8:
+        if node.kind in _WEIGHTS and _act_type(node, compute) == TYPE_ACT_Q8:
             x = node.src[1]
             assert isinstance(x, Value)
-            sparse = int(above[x] > 0)
-            node = Node("mm", node.out, [node.src[0], acts[x], *node.src[2:]], i=[2, sparse, number[x], unit[x]])
-        elif node.kind == "mm":
-            node = Node("mm", node.out, node.src, i=[1])
+            i = [2, int(above[x] > 0), number[x], unit[x]]
+            node = Node(node.kind, node.out, [node.src[0], acts[x], *node.src[2:]], i + node.i[4:])
+        elif node.kind in _WEIGHTS:
+            node = Node(node.kind, node.out, node.src, [1, 0, 0, 0, *node.i[4:]])
         result.append(node)
         if node.out in acts:
             maker = node
@@ -191,6 +277,28 @@ def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
     return result
 
 
+def mark_local(nodes: list[Node]) -> None:
+    """Set `local` of ops whose results only matmuls multiply with, before the next such op, and of those matmuls.
+
+    A thread keeps one such result at a time, where no other thread sees it.
+    """
+    readers: dict[Value, list[tuple[int, int]]] = {}  # value -> nodes, and which of their inputs it is
+    for k, node in enumerate(nodes):
+        for j, value in enumerate(node.src):
+            if isinstance(value, Value):
+                readers.setdefault(value.root, []).append((k, j))
+    groups = []  # maker, matmuls
+    for k, node in enumerate(nodes):
+        made = [v for v in (node.out, node.act) if v is not None]
+        uses = [use for v in made for use in readers.get(v.root, [])]
+        if node.kind in _LOCAL and uses and all(n > k and j == 1 and nodes[n].kind in _WEIGHTS for n, j in uses):
+            groups.append((k, sorted({n for n, _ in uses})))
+    for (k, matmuls), (after, _) in itertools.zip_longest(groups, groups[1:], fillvalue=(len(nodes), [])):
+        if matmuls[-1] < after:
+            for n in (k, *matmuls):
+                nodes[n].local = True
+
+
 def _can_quantize(node: Node) -> bool:
     """Whether an op can write its result quantized: attention does it per KV head, in whole blocks."""
     if node.kind == "attn":
@@ -203,7 +311,12 @@ def _act_type(mm: Node, compute: str) -> int:
     """Type of the activations that a matmul multiplies with."""
     weight = mm.src[0]
     assert isinstance(weight, Weight)
-    return TYPE_ACT_Q8 if compute != "f32" and weight.tensor.type.act == 1 else TYPE_F32
+    return TYPE_F32 if _is_float(weight, compute) else TYPE_ACT_Q8
+
+
+def _is_float(weight: Weight, compute: str) -> bool:
+    """Whether a weight is multiplied with float32 activations."""
+    return compute == "f32" or weight.tensor.type.act != 1
 
 
 def _round_up(n: int, to: int = ALIGN) -> int:
@@ -246,7 +359,9 @@ class _Planner:
 
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.target = graph, target
-        self.nodes = quantize_inputs(fuse_residuals(graph.nodes), target.compute)
+        nodes = fuse_glu(fuse_residuals(select_rows(graph.nodes)), target.compute)
+        self.nodes = quantize_inputs(nodes, target.compute)
+        mark_local(self.nodes)
         self.max_rows = {ROWS_T: target.n_batch, ROWS_O: target.n_out}
         self.last_use: dict[Value, int] = {}
         self.offsets: dict[Value, int] = {}
@@ -272,6 +387,8 @@ class _Planner:
             residual = node.src[3] if node.kind == "mm" else None
             if isinstance(residual, Value) and node.out is not None:
                 self._share(k, node.out, residual)
+            if node.local and node.kind in _WEIGHTS:
+                self._keep_until(k)
         self.last_use[logits.root] = len(self.nodes)
         arena = _Arena()
         for k, node in enumerate(self.nodes):
@@ -283,6 +400,13 @@ class _Planner:
                     arena.give(self.offsets[value], self.nbytes(value))
         self.sizes["arena"] = arena.size
 
+    def _keep_until(self, k: int) -> None:
+        """While one thread runs matmul k, another may still be making its own input for it."""
+        maker = next(node for node in reversed(self.nodes[:k]) if node.local and node.kind in _LOCAL)
+        for value in maker.src:
+            if isinstance(value, Value):
+                self.last_use[value.root] = max(self.last_use[value.root], k)
+
     def _share(self, k: int, out: Value, residual: Value) -> None:
         """A matmul writes over its residual, element by element, if nothing else reads that then or afterwards."""
         others = [self.nodes[k].src[1], *(v for node in self.nodes[k + 1 :] for v in node.src)]
@@ -291,13 +415,13 @@ class _Planner:
             out.alias = residual
             self.last_use[residual.root] = k
 
-    def view(self, item: Value | Weight | Const | None, mm_weight: bool = False, widen: bool = False) -> View | None:
+    def view(self, item: Value | Weight | Const | None, matmul: bool = False) -> View | None:
         if item is None:
             return None
         if isinstance(item, Const):
             return self._const(item)
         if isinstance(item, Weight):
-            return self._weight(item, mm_weight, widen)
+            return self._weight(item, matmul)
         stride = self.row_bytes(item)
         kind = TYPE_ACT_Q8 if item.terms else TYPE_F32
         cols = item.cols * max(item.terms, 1)
@@ -310,8 +434,9 @@ class _Planner:
         n = const.data.nbytes
         return View("const", TYPE_F32, 1, len(const.data), self.const_off[const], n, nbytes=n)
 
-    def _weight(self, w: Weight, matmul: bool, widen: bool) -> View:
+    def _weight(self, w: Weight, matmul: bool) -> View:
         info = w.tensor.type
+        widen = info.act != 0 and _is_float(w, self.target.compute)  # to float32, panel by panel
         if not w.tensor.has_kernel:
             raise ModelError(f"tensor {w.name!r} is of type {info.name}, which pyllm cannot compute with")
         nbytes = self.target.pack_bytes(info.id, w.rows, w.cols) if matmul and not widen else 0
@@ -357,31 +482,31 @@ class _Planner:
                 assert isinstance(q, Value) and isinstance(cache, Cache) and not isinstance(sinks, Cache)
                 dst, src = [out, act], [self.view(q), *self._cache_views(cache), self.view(sinks)]
             else:
-                widen = node.kind == "mm" and self._widens(node)
                 dst = [out, act]
-                src = [self.view(s, node.kind == "mm", widen) for s in node.src if not isinstance(s, Cache)]
-            ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 4)[:4]))
+                src = [self.view(s, node.kind in _WEIGHTS) for s in node.src if not isinstance(s, Cache)]
+            ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 4)[:4], local=node.local))
         return ops
-
-    def _widens(self, mm: Node) -> bool:
-        weight = mm.src[0]
-        assert isinstance(weight, Weight)
-        return weight.tensor.type.act != 0 and _act_type(mm, self.target.compute) == TYPE_F32
 
 
 def place_barriers(ops: list[Op]) -> None:
     """Set op.barrier where an op conflicts with one since the last barrier.
 
     Two accesses conflict if they overlap and one is a write, unless both belong to row-wise ops and name the same
-    rows (same start, same stride): then every row stays with one thread.
+    rows (same start, same stride): then every row stays with one thread. What a thread makes for itself in a step of
+    few tokens touches no one, but it reads all rows.
     """
-    since: list[tuple[View, bool, bool]] = []  # (view, written, row-wise)
-    for op in ops:
-        row_wise = op.kind in _ROW_WISE and not (op.kind in ("rmsnorm", "layernorm") and op.i[1])
-        mine = [(v, False, row_wise) for v in op.src if v and v.buf in ("arena", "kv")]
-        mine += [(v, True, row_wise) for v in op.dst if v]
-        op.barrier = any(_conflict(a, b) for a in mine for b in since)
-        since = mine if op.barrier else since + mine
+    for few in (False, True):
+        since: list[tuple[View, bool, bool]] = []  # (view, written, row-wise)
+        for op in ops:
+            makes, reads = few and op.local and op.kind in _LOCAL, few and op.local and op.kind not in _LOCAL
+            row_wise = op.kind in _ROW_WISE and op.kind != "gather" and not makes
+            sources = [v for j, v in enumerate(op.src) if v and v.buf in ("arena", "kv") and not (reads and j == 1)]
+            mine = [(v, False, row_wise) for v in sources]
+            mine += [(v, True, row_wise) for v in op.dst if v and not makes]
+            if any(_conflict(a, b) for a in mine for b in since):
+                op.barrier |= 1 << few
+                since = []
+            since = since + mine
 
 
 def _conflict(a: tuple[View, bool, bool], b: tuple[View, bool, bool]) -> bool:

@@ -82,6 +82,7 @@ class Node:
     i: list[int] = field(default_factory=list)
     f: list[float] = field(default_factory=list)
     act: Value | None = None
+    local: bool = False  # see pl_op.local
 
 
 class Graph:
@@ -205,13 +206,13 @@ class Graph:
     def rms_norm(self, x: Value, weight: Const, eps: float) -> Value:
         """[T][n]: x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
         out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
-        self._add("rmsnorm", out, [x, weight], i=[0, 0], f=[eps])
+        self._add("rmsnorm", out, [x, weight], i=[0], f=[eps])
         return out
 
     def layer_norm(self, x: Value, weight: Const, bias: Const | None, eps: float) -> Value:
         """(x - mean) / sqrt(variance + eps) * weight + bias per row (LayerNorm, Ba et al. 2016)."""
         out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
-        self._add("layernorm", out, [x, weight, bias], i=[0, 0], f=[eps])
+        self._add("layernorm", out, [x, weight, bias], i=[0], f=[eps])
         return out
 
     def head_norm(self, x: Value, weight: Const, n_heads: int, head_dim: int, eps: float) -> Value:
@@ -350,11 +351,9 @@ class Graph:
     ) -> None:
         """The end of the model: norm (RMS, or layer norm with its bias) and head for the rows whose logits the step
         wants, times `scale`, and held within +-softcap by tanh if that is not 0 (Gemma 2)."""
-        normed = Value(ROWS_O, x.cols, "output_norm")
-        if layer_norm:
-            self._add("layernorm", normed, [x, norm, bias], i=[0, 1], f=[eps])
-        else:
-            self._add("rmsnorm", normed, [x, norm], i=[0, 1], f=[eps])
+        rows = Value(ROWS_O, x.cols, x.name + ".rows")
+        self._add("gather", rows, [x], i=[0])
+        normed = self.layer_norm(rows, norm, bias, eps) if layer_norm else self.rms_norm(rows, norm, eps)
         logits = self.linear(normed, head)
         if scale != 1.0:
             logits = self.scale(logits, scale)

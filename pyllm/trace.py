@@ -45,7 +45,7 @@ class Tracer:
                 "op": index,
                 "kind": op.kind,
                 "name": op.name,
-                "barrier": op.barrier,
+                "barrier": bool(op.barrier),
                 "ms": round((time.perf_counter() - start) * 1e3, 4),
             }
             view = op.dst[0]

@@ -3,7 +3,7 @@
 What each op reads and writes, and how its work is shared, is written here anew from csrc/prog/op.inc and the op
 functions; nothing of pyllm/compile.py is used. Two accesses race if they touch one byte between two barriers, one of
 them writes, and they may belong to different threads: rows of row-wise ops belong to fixed threads, work items of
-matmul and attention to any.
+matmul and attention to any. In a step of few tokens a thread keeps for itself what it makes in local ops.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
         reads.append(src[0])
     if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store", "match_rms"):
         reads.append(src[1])
-    if op.kind == "concat" or op.kind.startswith("altup"):
+    if op.kind in ("concat", "gather") or op.kind.startswith("altup"):
         reads += [v for v in src if v and v.buf == "arena"]
-    at = shape.out[t] if op.kind in NORMS and op.i[1] else t
+    at = shape.out[t] if op.kind == "gather" else t
     r = [row(v, at) for v in reads if v]
     if op.kind in ("head_norm", "rope"):  # in place
         assert dst[0]
@@ -125,7 +125,8 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
     return r, [row(v, t) for v in dst if v]
 
 
-def matmul(op: Op, n_rows: int) -> Iterator[Work]:
+def matmul(op: Op, n_rows: int, own_input: bool) -> Iterator[Work]:
+    """Work of mm, or of mm_glu, which has no residual."""
     weight, act, _, residual = op.src
     out = op.dst[0]
     assert weight and act and out
@@ -133,7 +134,8 @@ def matmul(op: Op, n_rows: int) -> Iterator[Work]:
         work = Work(ANYBODY)
         n = min(PANEL, weight.rows - p)
         for t in range(n_rows):
-            work.reads.append(row(act, t))
+            if not own_input:
+                work.reads.append(row(act, t))
             if residual:
                 work.reads.append(floats(residual, t, p, n))
             work.writes.append(floats(out, t, p, n))
@@ -179,24 +181,29 @@ def columns(op: Op, n_rows: int, n_threads: int) -> Iterator[Work]:
         yield Work(tid, parts, list(parts))
 
 
-def works(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
-    """All work of an op."""
+def is_few(shape: Shape) -> bool:
+    return max(shape.n_tokens, len(shape.out)) <= int(lib.PL_FEW)
+
+
+def works(op: Op, shape: Shape, n_threads: int, few: bool = False) -> Iterator[Work]:
+    """All work of an op; few: in the way of steps of few tokens."""
+    local = few and op.local
     if op.kind == "attn":
         yield from attention(op, shape)
-    elif op.kind in ("mm", "softcap"):
+    elif op.kind in ("mm", "mm_glu", "softcap"):
         assert op.dst[0]
         n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)
-        yield from matmul(op, n_rows) if op.kind == "mm" else columns(op, n_rows, n_threads)
+        yield from columns(op, n_rows, n_threads) if op.kind == "softcap" else matmul(op, n_rows, local)
     else:
         view = op.dst[0] or op.dst[1]
         assert view
         n_rows = len(shape.out) if view.rows == ROWS_O else shape.n_tokens
         for tid in range(n_threads):
             work = Work(tid)
-            for t in my_rows(n_rows, tid, n_threads):
+            for t in range(n_rows) if local else my_rows(n_rows, tid, n_threads):
                 reads, writes = row_wise(op, shape, t)
                 work.reads += reads
-                work.writes += writes
+                work.writes += [] if local else writes
             yield work
 
 
@@ -234,13 +241,13 @@ class Bytes:
 def races(program: Program, shape: Shape, n_threads: int, first: int = 0, last: int | None = None) -> list[str]:
     """Every race among ops [first, last), as words. A write outside arena and cache is a KeyError."""
     found = []
-    sizes = {b: program.sizes[b] for b in ("arena", "kv")}
+    sizes, few = {b: program.sizes[b] for b in ("arena", "kv")}, is_few(shape)
     since, inside = Bytes(sizes), Bytes(sizes)
     for index, op in list(enumerate(program.ops))[first:last]:
-        if op.barrier:
+        if op.barrier >> few & 1:
             since.reset()
         inside.reset()
-        all_work = list(works(op, shape, n_threads))
+        all_work = list(works(op, shape, n_threads, few))
         for item, work in enumerate(all_work):
             if since.race(work):
                 found.append(f"op {index} ({op.kind} {op.name}) with an op before it")

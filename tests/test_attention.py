@@ -108,7 +108,7 @@ class Bench:
                 Op("kv_store", "store", [shape.n_kv, shape.hd_k, shape.hd_v, *[0] * 5], [0.0] * 8, list(caches),
                    [views[1], views[2], None, None]),
                 Op("attn", "attn", [shape.n_heads, shape.n_kv, shape.hd_k, shape.hd_v, shape.window, 0, 0, 0], f,
-                   [views[3], None], [views[0], *caches, sinks if shape.sinks else None], barrier=True),
+                   [views[3], None], [views[0], *caches, sinks if shape.sinks else None], barrier=3),
             ],
             names,
         )  # fmt: skip

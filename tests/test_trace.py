@@ -50,7 +50,7 @@ def test_a_trace_has_a_line_for_every_op_and_changes_nothing(
     assert [(x["step"], x["op"]) for x in lines] == [(s, k) for s in range(steps) for k in range(len(ops))]
     for x in lines:
         op = ops[x["op"]]
-        assert (x["kind"], x["name"], x["barrier"]) == (op.kind, op.name, op.barrier)
+        assert (x["kind"], x["name"], x["barrier"]) == (op.kind, op.name, bool(op.barrier))
         assert 0 <= x["ms"] < 60_000
         if op.dst[0] is not None and op.dst[0].buf == "arena":
             rows = 3 if x["step"] or op.dst[0].rows == ROWS_O else 24

@@ -7,8 +7,8 @@
 #include "quant/types.h"
 
 enum {
-  Y_ROWS = 64, /* activation rows per kernel call */
-  FEW = 4      /* tokens for which a list of second terms does not pay */
+  Y_ROWS = 64,     /* activation rows per kernel call */
+  LISTED_ABOVE = 4 /* tokens for which a list of second terms does not pay */
 };
 
 static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
@@ -22,8 +22,7 @@ typedef struct source {
   int64_t row_bytes; /* of the plain rows that the kernel or the packer reads */
 } source;
 
-static source source_of(const pl_kern_table *k, const pl_op *op) {
-  const pl_view *w = &op->src[0];
+static source source_of(const pl_kern_table *k, const pl_op *op, const pl_view *w) {
   source s = {.w = w, .type = w->type};
   s.widen = op->src[1].type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32;
   if (s.widen) s.type = PL_F32;
@@ -32,21 +31,26 @@ static source source_of(const pl_kern_table *k, const pl_op *op) {
   return s;
 }
 
-int64_t pl_mm_scratch(const pl_op *op) {
+static int64_t source_scratch(const pl_op *op, const pl_view *w) {
   const pl_kern_table *k = pl_kern();
-  source s = source_of(k, op);
+  source s = source_of(k, op, w);
   int64_t n = 0;
   if (s.widen) n += align64(s.row_bytes * PL_PANEL);
   if (s.repack) n += align64(k->panel_bytes[s.type](s.w->cols));
   return n;
 }
 
-static const void *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_t nr) {
+int64_t pl_mm_scratch(const pl_op *op) {
+  int64_t n = source_scratch(op, &op->src[0]), m = op->kind == PL_OP_mm_glu ? source_scratch(op, &op->src[2]) : 0;
+  return n > m ? n : m;
+}
+
+/* Panel p as the kernel reads it; scratch: where it is made if need be. */
+static const void *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_t nr, uint8_t *scratch) {
   const pl_view *w = s->w;
   const uint8_t *base = pl_at(c, w, 0);
   if (w->layout == PL_PACKED) return base + p * c->kern->panel_bytes[w->type](w->cols);
   const uint8_t *rows = base + p * PL_PANEL * w->stride;
-  uint8_t *scratch = c->scratch;
   if (s->widen) {
     for (int32_t r = 0; r < nr; r++)
       c->kern->deq[w->type](rows + r * w->stride, (float *)(scratch + r * s->row_bytes), w->cols);
@@ -119,7 +123,7 @@ static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T) {
   for (int64_t u = 0; u < r->n_units; u++) {
     r->start[u] = n;
     for (int64_t t = 0; t < T; t++) {
-      const pl_q8 *lo = (const pl_q8 *)pl_at(c, a, t) + nb + u * r->unit;
+      const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb + u * r->unit;
       if (!has_unit(lo, r->unit)) continue;
       r->token[n] = (int32_t)t;
       for (int32_t b = 0; b < r->unit; b++) r->block[n * r->unit + b] = lo[b];
@@ -152,39 +156,108 @@ static const int32_t in_order[Y_ROWS] = {
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
 };
 
-void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
-  const pl_view *w = &op->src[0], *a = &op->src[1], *bias = &op->src[2], *res = &op->src[3];
-  source s = source_of(c->kern, op);
-  int64_t T = pl_rows(c->step, &op->dst[0]);
-  const refine *some = is_sparse(op) && T > FEW ? listed(c, op, T) : NULL;
-  int32_t terms = some ? 1 : op->i[0]; /* rows of each token that the kernel sees, evenly spaced */
-  int64_t a_stride = a->stride / terms, n_panels = (w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
-  int64_t chunk = n_panels / (c->n_threads * 8) + 1, step = Y_ROWS / terms;
-  const float *b = bias->buf >= 0 ? pl_at(c, bias, 0) : NULL;
+/* A matmul under way on one thread. */
+typedef struct job {
+  const pl_run_ctx *c;
+  const pl_op *op;
+  const refine *some; /* the list of second terms, or NULL */
+  int64_t T;
+  int32_t terms; /* rows of each token that the kernel sees, evenly spaced */
+} job;
+
+static job start(const pl_run_ctx *c, const pl_op *op) {
+  job j = {.c = c, .op = op, .T = pl_rows(c->step, &op->dst[0])};
+  j.some = is_sparse(op) && j.T > LISTED_ABOVE ? listed(c, op, j.T) : NULL;
+  j.terms = j.some ? 1 : op->i[0];
+  return j;
+}
+
+/* Rows of panel p that exist. */
+static int32_t panel_rows(const pl_view *w, int64_t p) {
+  return w->rows - p * PL_PANEL < PL_PANEL ? (int32_t)(w->rows - p * PL_PANEL) : PL_PANEL;
+}
+
+/* y [nt][16] = tokens [t0, t0 + nt) times the panel wp. The list's sums are of that panel. */
+static void multiply(const job *j, const source *s, const uint8_t *wp, int32_t nr, int64_t t0, int32_t nt,
+                     float *y) {
+  const pl_view *a = &j->op->src[1];
+  int32_t terms = j->terms;
+  memset(y, 0, sizeof(float) * PL_PANEL * (size_t)(nt * terms));
+  j->c->kern->mm[s->type](wp, s->row_bytes, nr, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms,
+                          nt * terms, in_order, y);
+  if (j->some) {
+    const float *lo = j->some->sum + t0 * PL_PANEL;
+    for (int32_t i = 0; i < nt * PL_PANEL; i++) y[i] += lo[i];
+  } else if (terms > 1) {
+    for (int32_t t = 0; t < nt; t++)
+      for (int32_t r = 0; r < PL_PANEL; r++)
+        y[t * PL_PANEL + r] = y[t * terms * PL_PANEL + r] + y[(t * terms + 1) * PL_PANEL + r];
+  }
+}
+
+static void mm_panel(const job *j, const source *s, int64_t p) {
+  const pl_run_ctx *c = j->c;
+  const pl_view *bias = &j->op->src[2], *res = &j->op->src[3];
+  const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) + p * PL_PANEL : NULL;
+  int32_t nr = panel_rows(s->w, p), step = Y_ROWS / j->terms;
+  const uint8_t *wp = panel(c, s, p, nr, c->scratch);
   _Alignas(64) float y[Y_ROWS * PL_PANEL];
-  while (pl_claim(c, op, n_panels, chunk, &first, &last))
-    for (int64_t p = first; p < last; p++) {
-      int32_t nr = w->rows - p * PL_PANEL < PL_PANEL ? (int32_t)(w->rows - p * PL_PANEL) : PL_PANEL;
-      const void *wp = panel(c, &s, p, nr);
-      if (some) add_second_terms(c, &s, some, wp, nr, T);
-      for (int64_t t0 = 0; t0 < T; t0 += step) {
-        int32_t nt = (int32_t)(T - t0 < step ? T - t0 : step);
-        memset(y, 0, sizeof(float) * PL_PANEL * (size_t)(nt * terms));
-        c->kern->mm[s.type](wp, s.row_bytes, nr, w->cols, pl_at(c, a, t0), a_stride, nt * terms, in_order, y);
-        for (int32_t t = 0; t < nt; t++) {
-          float *out = (float *)pl_at(c, &op->dst[0], t0 + t) + p * PL_PANEL;
-          const float *hi = y + t * terms * PL_PANEL;
-          const float *lo = some ? some->sum + (t0 + t) * PL_PANEL : terms > 1 ? hi + PL_PANEL : NULL;
-          float v[PL_PANEL];
-          for (int32_t r = 0; r < nr; r++) v[r] = lo ? hi[r] + lo[r] : hi[r];
-          if (b)
-            for (int32_t r = 0; r < nr; r++) v[r] += b[p * PL_PANEL + r];
-          if (res->buf >= 0) {
-            const float *x = (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL;
-            for (int32_t r = 0; r < nr; r++) v[r] += x[r];
-          }
-          for (int32_t r = 0; r < nr; r++) out[r] = v[r];
-        }
+  if (j->some) add_second_terms(c, s, j->some, wp, nr, j->T);
+  for (int64_t t0 = 0; t0 < j->T; t0 += step) {
+    int32_t nt = (int32_t)(j->T - t0 < step ? j->T - t0 : step);
+    multiply(j, s, wp, nr, t0, nt, y);
+    for (int32_t t = 0; t < nt; t++) {
+      float *v = y + t * PL_PANEL;
+      if (b)
+        for (int32_t r = 0; r < nr; r++) v[r] += b[r];
+      if (res->buf >= 0) {
+        const float *x = (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL;
+        for (int32_t r = 0; r < nr; r++) v[r] += x[r];
       }
+      memcpy((float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL, v, sizeof(float) * (size_t)nr);
     }
+  }
+}
+
+/* Panels that a thread claims at once. */
+static int64_t claim_size(const pl_run_ctx *c, int64_t n_panels) { return n_panels / (c->n_threads * 8) + 1; }
+
+void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
+  job j = start(c, op);
+  source s = source_of(c->kern, op, &op->src[0]);
+  int64_t n = (s.w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
+  while (pl_claim(c, op, n, claim_size(c, n), &first, &last))
+    for (int64_t p = first; p < last; p++) mm_panel(&j, &s, p);
+}
+
+/* Columns [16 p, 16 p + 16) of the result, first holding the gate, then its activation times up. */
+static void glu_panel(const job *j, const source *gate, const source *up, int64_t p) {
+  const pl_run_ctx *c = j->c;
+  int32_t nr = panel_rows(gate->w, p), step = Y_ROWS / j->terms;
+  size_t bytes = sizeof(float) * (size_t)nr;
+  _Alignas(64) float y[Y_ROWS * PL_PANEL], g[Y_ROWS * PL_PANEL];
+  for (int32_t half = 0; half < 2; half++) {
+    const source *s = half ? up : gate;
+    const uint8_t *wp = panel(c, s, p, nr, c->scratch);
+    if (j->some) add_second_terms(c, s, j->some, wp, nr, j->T);
+    for (int64_t t0 = 0; t0 < j->T; t0 += step) {
+      int32_t nt = (int32_t)(j->T - t0 < step ? j->T - t0 : step);
+      float *row[Y_ROWS];
+      for (int32_t t = 0; t < nt; t++) row[t] = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
+      multiply(j, s, wp, nr, t0, nt, y);
+      if (half) {
+        for (int32_t t = 0; t < nt; t++) memcpy(g + t * PL_PANEL, row[t], bytes);
+        pl_glu(c, j->op->i[4], g, y, nt * PL_PANEL, y);
+      }
+      for (int32_t t = 0; t < nt; t++) memcpy(row[t], y + t * PL_PANEL, bytes);
+    }
+  }
+}
+
+void pl_do_mm_glu(const pl_run_ctx *c, const pl_op *op) {
+  job j = start(c, op);
+  source gate = source_of(c->kern, op, &op->src[0]), up = source_of(c->kern, op, &op->src[2]);
+  int64_t n = (gate.w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
+  while (pl_claim(c, op, n, claim_size(c, (n + 1) / 2), &first, &last))
+    for (int64_t p = first; p < last; p++) glu_panel(&j, &gate, &up, p);
 }

@@ -29,7 +29,7 @@ void pl_put_act(const pl_run_ctx *c, const pl_op *op, int64_t t, const float *x,
 
 /* The activation row t that op makes of y [n], in op->i[0] terms. */
 static void put_row(const pl_run_ctx *c, const pl_op *op, const float *y, int64_t n, int64_t t) {
-  pl_q8 *hi = pl_at(c, &op->dst[1], t);
+  pl_q8 *hi = pl_local_at(c, op, &op->dst[1], t);
   pl_put_act(c, op, t, y, n, hi, op->i[0] > 1 ? hi + n / 32 : NULL);
 }
 
@@ -81,10 +81,10 @@ static void norm_rows(const pl_run_ctx *c, const pl_op *op) {
   const float *w = pl_at(c, &op->src[1], 0), *b = op->src[2].buf >= 0 ? pl_at(c, &op->src[2], 0) : NULL;
   float *tmp = (float *)c->scratch;
   int64_t first, last;
-  pl_my_rows(c, op->i[1] ? c->step->n_out : c->step->n_tokens, &first, &last);
+  pl_made_rows(c, op, pl_rows(c->step, op->dst[0].buf >= 0 ? &op->dst[0] : act), &first, &last);
   for (int64_t t = first; t < last; t++) {
-    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
-    const float *row = pl_at(c, x, op->i[1] ? c->step->out[t] : t);
+    float *y = op->dst[0].buf >= 0 ? pl_local_at(c, op, &op->dst[0], t) : tmp;
+    const float *row = pl_at(c, x, t);
     if (op->kind == PL_OP_layernorm)
       layernorm(row, w, b, x->cols, op->f[0], y);
     else
@@ -108,8 +108,18 @@ void pl_do_head_norm(const pl_run_ctx *c, const pl_op *op) {
 
 void pl_do_quant(const pl_run_ctx *c, const pl_op *op) {
   int64_t first, last;
-  pl_my_rows(c, pl_rows(c->step, &op->dst[1]), &first, &last);
+  pl_made_rows(c, op, pl_rows(c->step, &op->dst[1]), &first, &last);
   for (int64_t t = first; t < last; t++) put_row(c, op, pl_at(c, &op->src[0], t), op->src[0].cols, t);
+}
+
+void pl_do_gather(const pl_run_ctx *c, const pl_op *op) {
+  int64_t first, last, n = op->src[0].cols;
+  pl_made_rows(c, op, c->step->n_out, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    const float *x = pl_at(c, &op->src[0], c->step->out[t]);
+    if (op->dst[0].buf >= 0) memcpy(pl_local_at(c, op, &op->dst[0], t), x, sizeof(float) * (size_t)n);
+    if (op->dst[1].buf >= 0) put_row(c, op, x, n, t);
+  }
 }
 
 void pl_do_rope(const pl_run_ctx *c, const pl_op *op) {
@@ -119,17 +129,32 @@ void pl_do_rope(const pl_run_ctx *c, const pl_op *op) {
     c->kern->rope(pl_at(c, &op->dst[0], t), op->i[0], op->i[1], op->i[2], op->i[3], pl_at(c, &op->src[1], t));
 }
 
-void pl_do_silu_mul(const pl_run_ctx *c, const pl_op *op) {
+static float gelu_erf(float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f)); }
+
+void pl_glu(const pl_run_ctx *c, int32_t kind, const float *g, const float *u, int64_t n, float *y) {
+  if (kind == PL_GLU_SILU)
+    c->kern->silu(g, u, n, y);
+  else if (kind == PL_GLU_GELU)
+    c->kern->gelu(g, u, n, y);
+  else
+    for (int64_t i = 0; i < n; i++) y[i] = u ? gelu_erf(g[i]) * u[i] : gelu_erf(g[i]);
+}
+
+static void glu_rows(const pl_run_ctx *c, const pl_op *op, int32_t kind) {
   const pl_view *act = &op->dst[1];
   int64_t n = op->src[0].cols, first, last;
   float *tmp = (float *)c->scratch;
-  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  pl_my_rows(c, pl_rows(c->step, &op->src[0]), &first, &last);
   for (int64_t t = first; t < last; t++) {
     float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
-    c->kern->silu(pl_at(c, &op->src[0], t), pl_at(c, &op->src[1], t), n, y);
+    const float *u = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], t) : NULL;
+    pl_glu(c, kind, pl_at(c, &op->src[0], t), u, n, y);
     if (act->buf >= 0) put_row(c, op, y, n, t);
   }
 }
+
+void pl_do_silu_mul(const pl_run_ctx *c, const pl_op *op) { glu_rows(c, op, PL_GLU_SILU); }
+void pl_do_gelu(const pl_run_ctx *c, const pl_op *op) { glu_rows(c, op, op->i[1] ? PL_GLU_ERF : PL_GLU_GELU); }
 
 void pl_do_add(const pl_run_ctx *c, const pl_op *op) {
   int64_t n = op->dst[0].cols, first, last;
@@ -138,24 +163,6 @@ void pl_do_add(const pl_run_ctx *c, const pl_op *op) {
     const float *a = pl_at(c, &op->src[0], t), *b = pl_at(c, &op->src[1], t);
     float *y = pl_at(c, &op->dst[0], t);
     for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
-  }
-}
-
-static float gelu_erf(float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f)); }
-
-void pl_do_gelu(const pl_run_ctx *c, const pl_op *op) {
-  const pl_view *act = &op->dst[1];
-  int64_t n = op->src[0].cols, first, last;
-  float *tmp = (float *)c->scratch;
-  pl_my_rows(c, c->step->n_tokens, &first, &last);
-  for (int64_t t = first; t < last; t++) {
-    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
-    const float *g = pl_at(c, &op->src[0], t), *u = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], t) : NULL;
-    if (op->i[1])
-      for (int64_t i = 0; i < n; i++) y[i] = u ? gelu_erf(g[i]) * u[i] : gelu_erf(g[i]);
-    else
-      c->kern->gelu(g, u, n, y);
-    if (act->buf >= 0) put_row(c, op, y, n, t);
   }
 }
 

@@ -18,10 +18,12 @@ const pl_op_info *pl_op_at(int32_t i) { return i >= 0 && i < PL_N_OPS ? &op_info
 
 static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
 
+static int is_mm(const pl_op *op) { return op->kind == PL_OP_mm || op->kind == PL_OP_mm_glu; }
+
 static int64_t op_bytes(const pl_op *ops, int32_t n_ops) {
   int64_t most = 64;
   for (int32_t i = 0; i < n_ops; i++) {
-    int64_t n = ops[i].kind == PL_OP_mm         ? pl_mm_scratch(&ops[i])
+    int64_t n = is_mm(&ops[i])                  ? pl_mm_scratch(&ops[i])
                 : ops[i].kind == PL_OP_attn     ? pl_attn_scratch(&ops[i])
                 : ops[i].kind == PL_OP_kv_store ? pl_kv_scratch(&ops[i])
                                                 : pl_row_scratch(&ops[i]);
@@ -42,14 +44,26 @@ int64_t pl_program_shared(const pl_op *ops, int32_t n_ops) {
 static int64_t refine_bytes(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
   int64_t most = 0;
   for (int32_t i = 0; i < n_ops; i++) {
-    int64_t n = ops[i].kind == PL_OP_mm ? pl_refine_bytes(&ops[i], max_tokens) : 0;
+    int64_t n = is_mm(&ops[i]) ? pl_refine_bytes(&ops[i], max_tokens) : 0;
     if (n > most) most = n;
   }
   return most;
 }
 
+/* Bytes that a thread needs for what it makes for itself, those before *act for float rows. */
+static int64_t local_bytes(const pl_op *ops, int32_t n_ops, int64_t *act) {
+  int64_t most[2] = {0, 0};
+  for (int32_t i = 0; i < n_ops; i++)
+    for (int32_t j = 0; j < 2 && ops[i].local; j++)
+      if (ops[i].dst[j].buf >= 0 && ops[i].dst[j].stride > most[j]) most[j] = ops[i].dst[j].stride;
+  *act = align64(most[0] * PL_FEW);
+  return *act + align64(most[1] * PL_FEW);
+}
+
 int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
-  return align64(op_bytes(ops, n_ops)) + align64(refine_bytes(ops, n_ops, max_tokens)) + 64;
+  int64_t act;
+  return align64(op_bytes(ops, n_ops)) + align64(refine_bytes(ops, n_ops, max_tokens)) +
+         local_bytes(ops, n_ops, &act) + 64;
 }
 
 /* Bytes of one row (plain, act) or of the whole tensor (packed); negative if the type is unknown. */
@@ -78,6 +92,18 @@ static int view_ok(const pl_program *p, const pl_view *v) {
 
 static int is_float(const pl_view *v) { return v->type == PL_F32; }
 
+/* Whether a matmul of op can run with the weight w, given its activations. */
+static int weight_ok(const pl_program *p, const pl_op *op, const pl_view *w) {
+  const pl_view *a = &op->src[1];
+  if (w->type < 0 || w->type >= PL_N_TYPES || w->rows < 1) return 0;
+  int widen = a->type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32; /* dequantize the weight */
+  if (widen ? w->layout == PL_PACKED || !p->kern->deq[w->type]
+            : !p->kern->mm[w->type] || (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
+    return 0;
+  return !op->i[1] || (op->i[0] == 2 && op->i[3] >= 1 && op->i[3] <= 8 && w->cols % (32 * op->i[3]) == 0 &&
+                       32 * op->i[3] % pl_type_block(w->type) == 0);
+}
+
 static int op_ok(pl_program *p, const pl_op *op) {
   if (op->kind < 0 || op->kind >= PL_N_OPS) return 0;
   int is_kv = op->kind == PL_OP_kv_store || op->kind == PL_OP_attn;
@@ -92,16 +118,13 @@ static int op_ok(pl_program *p, const pl_op *op) {
       if (*below == 0 || w->rows < *below) *below = w->rows;
       return is_float(&op->dst[0]) && op->dst[0].cols == w->cols;
     }
-    case PL_OP_mm: {
+    case PL_OP_mm:
+    case PL_OP_mm_glu: {
+      if (op->kind == PL_OP_mm_glu && (op->src[2].buf < 0 || op->src[2].rows != w->rows ||
+                                       op->src[2].cols != w->cols || !weight_ok(p, op, &op->src[2])))
+        return 0;
       const pl_view *a = &op->src[1], *y = &op->dst[0];
-      if (w->type < 0 || w->type >= PL_N_TYPES || w->rows < 1) return 0;
-      int widen = a->type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32; /* dequantize the weight */
-      if (widen ? w->layout == PL_PACKED || !p->kern->deq[w->type]
-                : !p->kern->mm[w->type] || (a->type == PL_F32) != (pl_type_act(w->type) == PL_ACT_F32))
-        return 0;
-      if (op->i[1] && (op->i[0] != 2 || op->i[3] < 1 || op->i[3] > 8 || w->cols % (32 * op->i[3]) ||
-                       32 * op->i[3] % pl_type_block(w->type)))
-        return 0;
+      if (!weight_ok(p, op, w)) return 0;
       return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && a->cols == w->cols * op->i[0];
     }
     case PL_OP_kv_store:
@@ -180,6 +203,7 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
   p->scratch = pl_program_scratch(ops, n_ops, max_tokens);
   p->shared_bytes = pl_program_shared(ops, n_ops);
   p->refine = align64(refine_bytes(ops, n_ops, max_tokens));
+  p->local = local_bytes(ops, n_ops, &p->local_act);
   return p;
 }
 
@@ -226,15 +250,17 @@ typedef struct job {
   pl_pool *pool;
   const pl_step *step;
   int32_t first, last;
+  int few;
 } job;
 
 static void run(void *ctx, int tid, int n_threads) {
   job *j = ctx;
   pl_program *p = j->prog;
-  uint8_t *mem = p->thread_mem + p->scratch * tid;
-  pl_run_ctx c = {p, j->step, p->kern, tid, n_threads, mem, mem + p->scratch - p->refine};
+  uint8_t *mem = p->thread_mem + p->scratch * tid, *local = mem + p->scratch - p->local;
+  int few = j->few;
+  pl_run_ctx c = {p, j->step, p->kern, tid, n_threads, few, mem, local - p->refine, local};
   for (int32_t i = j->first; i < j->last; i++) {
-    if (p->ops[i].barrier && i > j->first) pl_pool_barrier(j->pool);
+    if (p->ops[i].barrier >> few & 1 && i > j->first) pl_pool_barrier(j->pool);
     pl_op_fns[p->ops[i].kind](&c, &p->ops[i]);
   }
 }
@@ -262,7 +288,9 @@ int32_t pl_run(pl_program *p, pl_pool *pool, const pl_step *step, int32_t first,
   if (p->thread_count < pl_pool_threads(pool) && !make_room(p, pl_pool_threads(pool))) return PL_E_MEM;
   p->serial++;
   for (int32_t i = first; i < last; i++) atomic_store_explicit(&p->next[i], 0, memory_order_relaxed);
-  job j = {p, pool, step, first, last};
+  /* an op alone, as a trace runs it, leaves its result where it can be read */
+  int few = step->n_tokens <= PL_FEW && step->n_out <= PL_FEW && first == 0 && last == p->n_ops;
+  job j = {p, pool, step, first, last, few};
   pl_pool_run(pool, run, &j);
   return 0;
 }

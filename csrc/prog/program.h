@@ -20,8 +20,10 @@ struct pl_program {
   int32_t n_ops, n_bufs, max_tokens, max_seqs, max_out;
   uint8_t **base;  /* [n_bufs] */
   int64_t *sizes;  /* [n_bufs] bytes */
-  int64_t scratch; /* bytes per thread, of which the last refine hold a list of second terms */
+  int64_t scratch; /* bytes per thread: working memory of an op, refine for a list of second terms, local */
   int64_t refine;
+  int64_t local; /* for what a thread makes for itself: float rows, and from local_act on act rows */
+  int64_t local_act;
   uint64_t serial;      /* of the run */
   atomic_int *next;     /* [n_ops] work items handed out so far, zeroed when a step starts */
   uint8_t *thread_mem;  /* [n_threads][scratch], made at the first run */
@@ -42,8 +44,10 @@ typedef struct pl_run_ctx {
   const pl_step *step;
   const pl_kern_table *kern;
   int tid, n_threads;
+  int few;          /* a step of at most PL_FEW tokens */
   uint8_t *scratch; /* this thread's */
   uint8_t *refine;  /* this thread's, for the list of second terms */
+  uint8_t *local;   /* this thread's, for what it makes for itself */
 } pl_run_ctx;
 
 static inline int64_t pl_rows(const pl_step *s, const pl_view *v) {
@@ -52,11 +56,23 @@ static inline int64_t pl_rows(const pl_step *s, const pl_view *v) {
 static inline void *pl_at(const pl_run_ctx *c, const pl_view *v, int64_t row) {
   return c->prog->base[v->buf] + v->off + row * v->stride;
 }
+/* Row of an op's view that may be this thread's own (pl_op.local). */
+static inline void *pl_local_at(const pl_run_ctx *c, const pl_op *op, const pl_view *v, int64_t row) {
+  if (!op->local || !c->few) return pl_at(c, v, row);
+  return c->local + (v->type == PL_TYPE_ACT_Q8 ? c->prog->local_act : 0) + row * v->stride;
+}
 /* The part of n rows that this thread owns in every row-wise op, so that such ops follow each other
  * unsynchronized. */
 static inline void pl_my_rows(const pl_run_ctx *c, int64_t n, int64_t *first, int64_t *last) {
   *first = n * c->tid / c->n_threads;
   *last = n * (c->tid + 1) / c->n_threads;
+}
+/* The part of n rows that an op makes on this thread: all where each thread makes its own. */
+static inline void pl_made_rows(const pl_run_ctx *c, const pl_op *op, int64_t n, int64_t *first, int64_t *last) {
+  if (op->local && c->few)
+    *first = 0, *last = n;
+  else
+    pl_my_rows(c, n, first, last);
 }
 /* Claims the next chunk of n items for this thread; 0 when none is left. */
 static inline int pl_claim(const pl_run_ctx *c, const pl_op *op, int64_t n, int64_t chunk, int64_t *first,
@@ -71,6 +87,10 @@ static inline int pl_claim(const pl_run_ctx *c, const pl_op *op, int64_t n, int6
 
 typedef void pl_op_fn(const pl_run_ctx *c, const pl_op *op);
 extern pl_op_fn *const pl_op_fns[PL_N_OPS];
+
+/* y [n] = the activation of g [n], times u [n] (or not, if NULL; not silu). y may be g. */
+enum { PL_GLU_SILU, PL_GLU_GELU, PL_GLU_ERF };
+void pl_glu(const pl_run_ctx *c, int32_t kind, const float *g, const float *u, int64_t n, float *y);
 
 /* Bytes of thread memory that an op needs. */
 int64_t pl_row_scratch(const pl_op *op);

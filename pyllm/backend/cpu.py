@@ -50,7 +50,7 @@ def encode(ops: list[Op], buffers: list[str]) -> Any:
         dst.rows, dst.cols, dst.off, dst.stride = view.rows, view.cols, view.off, view.stride
 
     for op, c in zip(ops, array, strict=True):
-        c.kind, c.barrier = ids[op.kind], int(op.barrier)
+        c.kind, c.barrier, c.local = ids[op.kind], op.barrier, op.local
         c.i[0:8], c.f[0:8] = op.i, op.f
         for k in range(2):
             put(c.dst[k], op.dst[k])
