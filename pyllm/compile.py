@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ModelError
-from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, Node, Value, Weight
+from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, Node, State, Value, Weight
 
 TYPE_F32 = 0
 TYPE_ACT_Q8 = 1000  # PL_TYPE_ACT_Q8
@@ -465,6 +465,12 @@ class _Planner:
             views.append(View("kv", kind, t.n_pages, head_dim, off, page, nbytes=page * t.n_pages))
         return views[0], views[1]
 
+    def _state_view(self, state: State) -> View:
+        page = _round_up(4 * state.cols)
+        off, nbytes = self.sizes["kv"], page * self.target.n_pages
+        self.sizes["kv"] += nbytes
+        return View("kv", TYPE_F32, self.target.n_pages, state.cols, off, page, nbytes=nbytes)
+
     def ops(self) -> list[Op]:
         ops = []
         for node in self.nodes:
@@ -477,13 +483,16 @@ class _Planner:
                 assert isinstance(k, Value) and isinstance(v, Value) and isinstance(cache, Cache)
                 dst: list[View | None] = list(self._cache_views(cache))
                 src, name = [self.view(k), self.view(v)], f"blk.{cache.layer}.kv_store"
+            elif isinstance(node.src[-1], State):
+                dst = [out, self._state_view(node.src[-1])]
+                src = [self.view(s) for s in node.src if not isinstance(s, Cache | State)]
             elif node.kind == "attn":
                 q, cache, sinks = node.src
-                assert isinstance(q, Value) and isinstance(cache, Cache) and not isinstance(sinks, Cache)
+                assert isinstance(q, Value) and isinstance(cache, Cache) and not isinstance(sinks, Cache | State)
                 dst, src = [out, act], [self.view(q), *self._cache_views(cache), self.view(sinks)]
             else:
                 dst = [out, act]
-                src = [self.view(s, node.kind in _WEIGHTS) for s in node.src if not isinstance(s, Cache)]
+                src = [self.view(s, node.kind in _WEIGHTS) for s in node.src if not isinstance(s, Cache | State)]
             ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 4)[:4], local=node.local))
         return ops
 

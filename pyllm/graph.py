@@ -73,12 +73,19 @@ class Cache:
 
 
 @dataclass(eq=False)
+class State:
+    """What a layer keeps of the past: cols float32, in every page of the cache after the page's last token."""
+
+    cols: int
+
+
+@dataclass(eq=False)
 class Node:
     """One op: its result, its inputs in op.inc's order, its parameters. `act` is a second, quantized result."""
 
     kind: str
     out: Value | None
-    src: list[Value | Weight | Const | Cache | None]
+    src: list[Value | Weight | Const | Cache | State | None]
     i: list[int] = field(default_factory=list)
     f: list[float] = field(default_factory=list)
     act: Value | None = None
@@ -166,7 +173,7 @@ class Graph:
         self,
         kind: str,
         out: Value | None,
-        src: list[Value | Weight | Const | Cache | None],
+        src: list[Value | Weight | Const | Cache | State | None],
         i: list[int] | None = None,
         f: list[float] | None = None,
     ) -> None:
@@ -335,6 +342,14 @@ class Graph:
         """y [T][d] added to all streams but the active one, in place."""
         out = Value(x.rows, x.cols, name, alias=x)
         self._add("altup_add", out, [x, y], i=[n, active])
+        return out
+
+    def short_conv(self, bcx: Value, weight: Const, length: int) -> Value:
+        """[T][n]: C times the causal convolution of B * X along the sequence, for bcx [T][3 * n] = B, C, X and weight
+        [length][n], each column on its own (Liquid AI's LFM2, 2025)."""
+        n = bcx.cols // 3
+        out = Value(bcx.rows, n, weight.name.removesuffix(".weight"))
+        self._add("short_conv", out, [bcx, weight, State((length - 1) * n)], i=[length])
         return out
 
     def output(

@@ -181,6 +181,24 @@ def columns(op: Op, n_rows: int, n_threads: int) -> Iterator[Work]:
         yield Work(tid, parts, list(parts))
 
 
+def short_conv(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
+    """Columns are shared out; the state of a page is read by the token after it and written by its last."""
+    bcx, (out, state) = op.src[0], op.dst
+    assert bcx and out and state
+    n = out.cols
+    for tid in range(n_threads):
+        share, work = my_rows(n, tid, n_threads), Work(tid)
+        for t, s, pos in shape.tokens():
+            work.reads += [floats(bcx, t, k * n + share.start, len(share)) for k in range(3)]
+            work.writes.append(floats(out, t, share.start, len(share)))
+            for at, accesses in ((pos - 1, work.reads), (pos, work.writes)):
+                if at >= 0:
+                    page = shape.pages[s][at // PAGE]
+                    parts = [floats(state, page, j * n + share.start, len(share)) for j in range(op.i[0] - 1)]
+                    accesses += parts
+        yield work
+
+
 def is_few(shape: Shape) -> bool:
     return max(shape.n_tokens, len(shape.out)) <= int(lib.PL_FEW)
 
@@ -190,6 +208,8 @@ def works(op: Op, shape: Shape, n_threads: int, few: bool = False) -> Iterator[W
     local = few and op.local
     if op.kind == "attn":
         yield from attention(op, shape)
+    elif op.kind == "short_conv":
+        yield from short_conv(op, shape, n_threads)
     elif op.kind in ("mm", "mm_glu", "softcap"):
         assert op.dst[0]
         n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)

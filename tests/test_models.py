@@ -17,9 +17,9 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite", "llama_hd",
-    "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2", "qwen2_yarn",
-    "qwen3", "smollm3", "stablelm",
+    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite", "lfm2",
+    "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2",
+    "qwen2_yarn", "qwen3", "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -125,7 +125,11 @@ def bits(llm: pyllm.LLM, ids: list[int]) -> bytes:
     return llm.logits(ids).tobytes()
 
 
-SAME_BITS = ["quant/quant-Q4_1", "quant/quant-Q6_K", *(f"models/{n}" for n in ("gemma2", "gemma3n", "gptneox", "phi3"))]
+SAME_BITS = [
+    "quant/quant-Q4_1",
+    "quant/quant-Q6_K",
+    *(f"models/{n}" for n in ("gemma2", "gemma3n", "gptneox", "lfm2", "phi3")),
+]
 
 
 @pytest.mark.parametrize("name", SAME_BITS)
@@ -184,3 +188,16 @@ def test_a_sequence_grows_long(request: pytest.FixtureRequest) -> None:
     with pyllm.LLM(path, compute="f32", kv_type="f32") as llm:
         assert llm.generate(start + want, max_tokens=4, temperature=0, ignore_eos=True).tokens == again.tokens
         assert llm.generate(start[:200], max_tokens=4, temperature=0, ignore_eos=True).tokens == short.tokens
+
+
+def test_states_come_with_the_pages(request: pytest.FixtureRequest) -> None:
+    """A model with states besides keys and values goes on from what lies in the cache, in steps of any size."""
+    path, npz = golden(request, "models", "lfm2")
+    ids, want = npz["p2_ids"].tolist(), npz["p2_greedy"][:8].tolist()
+    for n_batch in (2, 16, 50, 200):
+        with pyllm.LLM(path, compute="f32", kv_type="f32", n_batch=n_batch) as llm:
+            for cached in (0, 96, 96):
+                out = llm.generate(ids, max_tokens=8, temperature=0, ignore_eos=True)
+                assert (out.tokens, out.usage.cached_tokens) == (want, cached)
+            other = llm.generate(ids[:40] + ids[:9], max_tokens=1, temperature=0)
+            assert other.usage.cached_tokens == 32

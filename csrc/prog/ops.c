@@ -193,6 +193,8 @@ int64_t pl_row_scratch(const pl_op *op) {
     case PL_OP_altup_predict:
     case PL_OP_altup_correct:
       return op->i[0] > 0 ? pl_altup_scratch(op) : 0;
+    case PL_OP_short_conv:
+      return op->i[0] > 1 ? pl_conv_scratch(op) : 0;
     default:
       return 0;
   }

@@ -157,6 +157,15 @@ static int op_ok(pl_program *p, const pl_op *op) {
     case PL_OP_altup_correct:
     case PL_OP_altup_add:
       return pl_altup_ok(op);
+    case PL_OP_short_conv: {
+      const pl_view *y = &op->dst[0], *state = &op->dst[1];
+      if (op->i[0] < 2 || op->i[0] > 64 || op->src[0].cols != 3 * y->cols ||
+          op->src[1].cols != op->i[0] * y->cols || state->buf < 0 || state->rows < 1 ||
+          state->cols != (op->i[0] - 1) * y->cols)
+        return 0;
+      if (p->n_pages == 0 || state->rows < p->n_pages) p->n_pages = state->rows;
+      return 1;
+    }
     case PL_OP_slice:
       return op->i[0] >= 0 && op->i[0] + op->dst[0].cols <= op->src[0].cols;
     case PL_OP_scale:

@@ -104,13 +104,14 @@ int64_t pl_attn_shared(const pl_op *op);
 /* Counters that attn needs with so many threads. */
 int32_t pl_attn_counters(int32_t n_threads);
 
+int64_t pl_conv_scratch(const pl_op *op);
 /* Most streams that altup's ops take. */
 enum { PL_STREAMS = 8 };
 int64_t pl_altup_scratch(const pl_op *op);
 /* Whether the shapes of an altup op fit together. */
 int pl_altup_ok(const pl_op *op);
 
-/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c */
+/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c, altup.c, conv.c */
 #define PL_OP(name, id) pl_op_fn pl_do_##name;
 #include "prog/op.inc"
 #undef PL_OP

@@ -110,7 +110,9 @@ class Hparams:
         n_head = integer("attention.head_count", high=1 << 16)
         n_embd = integer("embedding_length")
         head_dim_k = integer("attention.key_length", max(1, n_embd // n_head), high=4096)
-        n_head_kv = integer("attention.head_count_kv", n_head, high=1 << 16)
+        n_head_kv = n_head
+        if keys.has("attention.head_count_kv"):  # 0: a layer without attention
+            n_head_kv = max(1, *keys.per_layer("attention.head_count_kv", low=0, high=1 << 16))
         if n_head % n_head_kv:
             raise ModelError(f"{n_head} attention heads cannot share {n_head_kv} KV heads evenly")
         n_rot = integer("rope.dimension_count", head_dim_k, high=4096)
