@@ -11,8 +11,11 @@ memory, against the bandwidth; what it comes closer to is what binds it.
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,13 +38,27 @@ def build(folder: str) -> Path:
     return Path(folder) / "checkkern"
 
 
+@functools.lru_cache
+def checkkern() -> str:
+    """The program that the environment names, or one that is built for this process."""
+    named = os.environ.get("PYLLM_CHECKKERN")
+    if named:
+        return named
+    folder = tempfile.mkdtemp(prefix="checkkern-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(build(folder))
+
+
+def ask(*options: str) -> Any:
+    """checkkern's answer, read from JSON."""
+    done = subprocess.run([checkkern(), "--json", *options], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def machine_limits(threads: int = 1) -> dict[str, float]:
     """What checkkern --limits finds for so many threads together."""
-    with tempfile.TemporaryDirectory() as folder:
-        checkkern = os.environ.get("PYLLM_CHECKKERN") or str(build(folder))
-        command = [checkkern, "--limits", "--threads", str(threads), "--json"]
-        found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        return found
+    found: dict[str, float] = ask("--limits", "--threads", str(threads))
+    return found
 
 
 #: checkkern's matmuls with so many tokens at most read weights that no cache holds
@@ -87,16 +104,8 @@ def main() -> None:
     parser.add_argument("--level", help="only kernels of this level")
     parser.add_argument("--json", metavar="FILE", help="write limits and results to FILE as well")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        checkkern = os.environ.get("PYLLM_CHECKKERN") or str(build(folder))
-        level = ["--level", args.level] if args.level else []
-
-        def ask(*options: str) -> Any:
-            done = subprocess.run([checkkern, "--json", *options], capture_output=True, text=True, check=True)
-            return json.loads(done.stdout)
-
-        limits = ask("--limits")
-        results = ask("--bench", *level, args.filter)
+    limits = machine_limits()
+    results = ask("--bench", *(["--level", args.level] if args.level else []), args.filter)
     print(table(results, limits))
     if args.json:
         Path(args.json).write_text(json.dumps({"limits": limits, "results": results}, indent=1), encoding="utf-8")

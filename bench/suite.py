@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a peer built without AVX-512, for the rows of that level")  # fmt: skip
     add("--only", default="", metavar="TEXT", help='only rows with this in their key, for example "1b Q4_0" or "pp"')
     add("-r", "--rounds", type=int, default=5, metavar="N", help="rounds of a row at most (default: 5)")
-    add("--seconds", type=float, default=15, metavar="S", help="begin no further round of a row after so long (15)")
+    add("--seconds", type=float, default=12, metavar="S", help="begin no further round of a row after so long (12)")
     args = parser.parse_args(argv)
     cases = []
     for case in CASES:
