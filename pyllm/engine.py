@@ -81,7 +81,8 @@ class Sink(Protocol):
 
 @dataclass(eq=False)
 class Request:
-    """One sequence to run. score: the logits of all prompt tokens are wanted, and no text."""
+    """One sequence to run. score: the logits of all prompt tokens are wanted, and no text. pieces: the sink wants a
+    Piece for every token, not the end alone."""
 
     prompt: list[int]
     params: SamplingParams
@@ -90,6 +91,7 @@ class Request:
     stop: Sequence[str] = ()
     ignore_eos: bool = False
     score: bool = False
+    pieces: bool = True
     progress: Callable[[int, int], None] | None = None
     cancel: threading.Event | None = None  # the caller's own: only read here
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -150,7 +152,11 @@ class Engine:
         self._inbox: deque[_Run] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._look = False  # some request may have been cancelled
+        self._watched: dict[Tokens, threading.Event] = {}  # events that callers set without a word
         self.n_steps = 0
+        #: by row of step.page, what was written there: a list of pages, which only grows, and how many of it
+        self._rows: list[tuple[list[int], int]] = [([], 0)] * target.n_seqs
         self._thread = threading.Thread(target=self._loop, name="pyllm-engine", daemon=True)
         self._thread.start()
 
@@ -163,6 +169,7 @@ class Engine:
             if self._closing:
                 raise PyllmError("this LLM is closed")
             self._inbox.extend(runs)
+            self._look = True
             self._wake.notify()
 
     def cancel(self, request: Request) -> None:
@@ -173,6 +180,7 @@ class Engine:
     def wake(self) -> None:
         """Look at the requests again."""
         with self._wake:
+            self._look = True
             self._wake.notify()
 
     def close(self) -> None:
@@ -208,23 +216,26 @@ class Engine:
         with self._wake:
             while not (self._inbox or self._scheduler.busy or self._closing):
                 self._wake.wait()
-            closing = self._closing
+            closing, look, self._look = self._closing, self._look, False
             while self._inbox:
                 run = self._inbox.popleft()
                 self._runs[run.seq] = run
                 self._scheduler.add(run.seq)
-        for run in list(self._runs.values()):
-            if closing or run.request.unwanted:
-                self._finish(run, "cancelled")
+                if run.request.cancel is not None:
+                    self._watched[run.seq] = run.request.cancel
+        if closing or look or any(event.is_set() for event in self._watched.values()):
+            for run in list(self._runs.values()):
+                if closing or run.request.unwanted:
+                    self._finish(run, "cancelled")
         return not closing
 
     def _one_step(self) -> None:
         chunks = self._scheduler.schedule()
         if not chunks:
             return
+        runs = [self._runs[chunk.seq] for chunk in chunks]
         now = time.perf_counter()
-        for chunk in chunks:
-            run = self._runs[chunk.seq]
+        for run in runs:
             run.started = run.started or now
         self._fill(chunks)
         if self._tracer:
@@ -234,8 +245,7 @@ class Engine:
         self.n_steps += 1
         self._scheduler.done(chunks)
         row = 0
-        for chunk in chunks:
-            run = self._runs[chunk.seq]
+        for run, chunk in zip(runs, chunks, strict=True):
             try:
                 self._take(run, chunk, row)
             except Exception as error:  # one request's trouble is not the others'
@@ -249,7 +259,10 @@ class Engine:
         for s, chunk in enumerate(chunks):
             seq, n, start = chunk.seq, chunk.n, chunk.start
             pages = seq.pages
-            step.page[s, : len(pages)] = pages
+            written, n_written = self._rows[s]
+            if written is not pages or n_written != len(pages):
+                step.page[s, : len(pages)] = pages
+                self._rows[s] = pages, len(pages)
             step.q_start[s], step.kv_len[s], step.long_rope[s] = t, start + n, seq.is_long
             if n == 1:
                 step.token[t], step.pos[t] = seq.tokens[start], start
@@ -259,7 +272,9 @@ class Engine:
                 step.token[t : t + n] = seq.tokens[start : start + n]
                 step.pos[t : t + n] = pos
                 step.slot[t : t + n] = step.page[s, pos // page_size] * page_size + pos % page_size
-            if chunk.n_out:
+            if chunk.n_out == 1:
+                step.out[o] = t + n - 1
+            elif chunk.n_out:
                 step.out[o : o + chunk.n_out] = range(t + n - chunk.n_out, t + n)
             t, o = t + n, o + chunk.n_out
         step.q_start[len(chunks)] = t
@@ -298,7 +313,8 @@ class Engine:
     def _emit(self, run: _Run, text: str, token: int) -> None:
         if text:
             run.text.append(text)
-        run.request.sink(Piece(text, token))
+        if run.request.pieces:
+            run.request.sink(Piece(text, token))
 
     def _finish(self, run: _Run, reason: str, stop: str | int | None = None) -> None:
         if run.scores is not None:
@@ -314,5 +330,6 @@ class Engine:
 
     def _end(self, run: _Run, result: Completion | npt.NDArray[np.float32] | BaseException) -> None:
         self._runs.pop(run.seq, None)
+        self._watched.pop(run.seq, None)
         self._scheduler.remove(run.seq)
         run.request.sink(result)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .backend import Step
 from .backend.cpu import CpuBackend
 from .chat_template import ChatTemplate
-from .engine import Completion, Engine, Piece, Request
+from .engine import Completion, Engine, Request
 from .errors import ContextError
 from .kvcache import PAGE
 from .model import MemoryPlan, Model
@@ -246,6 +246,8 @@ class LLM:
         prompts, many = _as_list(prompt)
         events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         requests = [self._request(p, _indexed(events, i), **options) for i, p in enumerate(prompts)]
+        for request in requests:
+            request.pieces = False
         results = self._wait(requests, events)
         return results if many else results[0]
 
@@ -256,8 +258,9 @@ class LLM:
         self._engine.submit(*requests)
         try:
             while missing:
-                index, event = events.get()
-                if isinstance(event, Piece):
+                try:
+                    index, event = events.get(timeout=0.5)  # where a wait without end would not see Ctrl-C
+                except queue.Empty:
                     continue
                 if isinstance(event, BaseException):
                     raise event

@@ -244,7 +244,7 @@ class Sampler:
                 raise ValueError("DRY needs a tokenizer to find its breakers; or set dry_sequence_breakers=()")
             breakers = [b for b in dry_breakers(tokenizer, params.dry_sequence_breakers) if b[0] < n_vocab]
         self._state = _new(params, n_vocab, self.seed, breakers)
-        self._out = ffi.new("float *")
+        self._out, self._one = ffi.new("float *"), ffi.new("int32_t *")
         if len(prompt_ids):
             self._accept(prompt_ids)
 
@@ -253,11 +253,14 @@ class Sampler:
 
         Does not accept the token: call accept(). Raises SamplingError when every logit is -inf or NaN.
         """
-        return int(_checked(lib.pl_sampler_sample(self._state, self._pointer(logits))))
+        token: int = lib.pl_sampler_sample(self._state, self._pointer(logits))
+        return token if token >= 0 else _checked(token)
 
     def accept(self, token: int) -> None:
         """Append a token to the history. Raises ValueError when it is outside the vocabulary."""
-        self._accept((token,))
+        self._one[0] = int(token)
+        if (result := lib.pl_sampler_accept(self._state, self._one, 1)) < 0:
+            _checked(result)
 
     def candidates(self, logits: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """What the next sample() draws from: ids [n] and their probabilities [n], the most probable first.

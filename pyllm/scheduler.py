@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .kvcache import PAGE, KVCache
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Sequence:
     """Tokens on their way through the model; the engine appends what it samples."""
 
@@ -31,8 +32,7 @@ class Sequence:
         return len(self.tokens) - self.n_computed
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens [start, start + n) of seq, to be computed in this step; n_out of its last rows want logits."""
 
     seq: Sequence
@@ -77,10 +77,15 @@ class Scheduler:
         """
         chunks: list[Chunk] = []
         tokens, out = self.n_batch, self.n_out
-        for seq in [s for s in reversed(self.running) if self._is_long(s) and not s.is_long]:
-            self._set_aside(seq)
-        for seq in sorted(self.running, key=lambda s: s.n_remaining > 1):
-            if seq not in self.running:  # set aside below
+        if self.long_after:
+            for seq in [s for s in reversed(self.running) if self._is_long(s) and not s.is_long]:
+                self._set_aside(seq)
+        order = [s for s in self.running if len(s.tokens) - s.n_computed <= 1]
+        if len(order) < len(self.running):
+            order += [s for s in self.running if len(s.tokens) - s.n_computed > 1]
+        n_running = len(order)
+        for seq in order:
+            if len(self.running) < n_running and seq not in self.running:  # set aside below
                 continue
             chunk = self._chunk(seq, tokens, out)
             while chunk is None and (tokens and out):
@@ -118,17 +123,20 @@ class Scheduler:
 
     def _chunk(self, seq: Sequence, tokens: int, out: int) -> Chunk | None:
         """As much of seq as the budget and the free pages allow; None if that is nothing."""
+        start = seq.n_computed
+        if start + 1 == len(seq.tokens) and start < len(seq.pages) * PAGE and tokens > 0 and out > 0:
+            return Chunk(seq, start, 1, 1)  # what most steps are made of, without detours
         n = min(seq.n_remaining, tokens, out if seq.all_logits else tokens)
-        room = len(seq.pages) * PAGE - seq.n_computed + self.kv.available * PAGE
+        room = len(seq.pages) * PAGE - start + self.kv.available * PAGE
         n = min(n, room)
         if n <= 0 or out <= 0:
             return None
-        while len(seq.pages) * PAGE < seq.n_computed + n:
+        while len(seq.pages) * PAGE < start + n:
             page = self.kv.take()
             assert page is not None  # counted above
             seq.pages.append(page)
-        last = seq.n_computed + n == len(seq.tokens)
-        return Chunk(seq, seq.n_computed, n, n if seq.all_logits else int(last))
+        last = start + n == len(seq.tokens)
+        return Chunk(seq, start, n, n if seq.all_logits else int(last))
 
     def _set_aside(self, seq: Sequence) -> None:
         """Give up a running sequence's pages; it starts again when there is room, from what is still findable."""
@@ -141,7 +149,7 @@ class Scheduler:
         """The step has run: count it, and make pages that are now full findable."""
         for chunk in chunks:
             seq = chunk.seq
-            seq.n_computed = chunk.start + chunk.n
-            for index in range(chunk.start // PAGE, seq.n_computed // PAGE):
+            start, seq.n_computed = chunk.start, chunk.start + chunk.n
+            for index in range(start // PAGE, seq.n_computed // PAGE):
                 before = seq.pages[index - 1] if index else None
                 self.kv.remember(seq.pages[index], before, seq.tokens[index * PAGE : (index + 1) * PAGE], seq.is_long)

@@ -12,6 +12,8 @@ class StopStrings:
     at the same place the longest counts, so the result does not depend on the pieces.
     """
 
+    __slots__ = ("_held", "matched", "strings")
+
     def __init__(self, strings: Sequence[str]) -> None:
         self.strings = [s for s in strings if s]
         self._held = ""

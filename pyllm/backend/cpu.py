@@ -128,6 +128,7 @@ class CpuBackend:
             raise PyllmError(f"the compiled program is not sound at {where}; please report this model")
         self._n_ops = len(program.ops)
         self._bases, self._logits = bases, program.logits
+        self._logits_at = ffi.cast("float *", ffi.cast("uint8_t *", bases["arena"]) + program.logits.off)
         self._bind(step)
 
     def _bind(self, step: Step) -> None:
@@ -152,9 +153,7 @@ class CpuBackend:
             )
 
     def logits(self, row: int) -> Any:
-        return ffi.cast("float *", ffi.cast("uint8_t *", self._bases["arena"]) + self._logits.off) + (
-            row * self._logits.cols
-        )
+        return self._logits_at + row * self._logits.cols
 
     def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
         start = ffi.cast("uint8_t *", self._bases[view.buf]) + view.off + first * view.stride

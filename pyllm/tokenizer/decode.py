@@ -18,6 +18,8 @@ class StreamDecoder:
     character come as U+FFFD as soon as that is certain.
     """
 
+    __slots__ = ("_decoder", "_pending", "_skip_special", "_strip", "_tokenizer")
+
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = False, continuation: bool = True) -> None:
         """skip_special: control tokens give no text.
 
@@ -28,15 +30,29 @@ class StreamDecoder:
         self._skip_special = skip_special
         self._strip = tokenizer.space_prefix and not continuation
         self._decoder = _utf8(errors="replace")
+        self._pending = False  # bytes of an unfinished character
 
     def push(self, id: int) -> str:
         """The text that is certain now. TokenizerError if there is no such token."""
-        return self._decoder.decode(self._bytes(id))
+        plain = self._tokenizer.plain
+        if not (self._pending or self._strip):
+            text = plain.get(id)
+            if text is not None:
+                return text
+        data = self._bytes(id)
+        text = self._decoder.decode(data)
+        before, self._pending = self._pending, bool(self._decoder.getstate()[0])
+        if not (before or self._pending or self._strip or self._tokenizer.is_special(id)):
+            whole = self._tokenizer.token_bytes(id)
+            if data == whole and text.encode() == whole:
+                plain[id] = text
+        return text
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character. The decoder is then as new."""
         text = self._decoder.decode(b"", final=True)
         self._decoder.reset()
+        self._pending = False
         return text
 
     def _bytes(self, id: int) -> bytes:

@@ -72,6 +72,8 @@ class Tokenizer:
         self.add_eos = self._adds("eos", vocab.add_eos, False)
         self._types: list[int] = vocab.types.tolist()
         self._bytes: list[bytes | None] = [None] * self.n_vocab
+        #: texts of tokens that are not special and whole characters, as far as stream decoders have met them
+        self.plain: dict[int, str] = {}
         self._special = SpecialTokens(vocab, self._spelling, strips_right(vocab))
         vocab.merges = vocab.scores = None  # what remains of them lies in C
 
