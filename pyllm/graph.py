@@ -352,6 +352,20 @@ class Graph:
         self._add("short_conv", out, [bcx, weight, State((length - 1) * n)], i=[length])
         return out
 
+    def conv_silu(self, x: Value, weight: Const, bias: Const, length: int) -> Value:
+        """[T][n]: silu of the causal convolution of x [T][n] along the sequence with weight [length][n], plus bias."""
+        out = Value(x.rows, x.cols, weight.name.removesuffix(".weight"))
+        self._add("conv_silu", out, [x, weight, bias, State((length - 1) * x.cols)], i=[length])
+        return out
+
+    def ssd(self, xbc: Value, dt: Value, consts: Const, heads: int, head_dim: int, n_state: int, groups: int) -> Value:
+        """[T][heads * head_dim]: Mamba 2's state space layer (Dao and Gu 2024); inputs as in op.inc, consts [3 * heads]
+        being bias, a, D."""
+        out = Value(xbc.rows, heads * head_dim, consts.name)
+        state = State(heads * head_dim * n_state)
+        self._add("ssd", out, [xbc, dt, consts, state], i=[heads, head_dim, n_state, groups])
+        return out
+
     def output(
         self,
         x: Value,

@@ -181,21 +181,31 @@ def columns(op: Op, n_rows: int, n_threads: int) -> Iterator[Work]:
         yield Work(tid, parts, list(parts))
 
 
-def short_conv(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
-    """Columns are shared out; the state of a page is read by the token after it and written by its last."""
-    bcx, (out, state) = op.src[0], op.dst
-    assert bcx and out and state
-    n = out.cols
+def recurrent(op: Op, shape: Shape, n_threads: int) -> Iterator[Work]:
+    """Columns or heads are shared out; the state of a page is read by the token after it and written by its last."""
+    x, (out, state) = op.src[0], op.dst
+    assert x and out and state
+    n_shared = op.i[0] if op.kind == "ssd" else out.cols
+    wide, deep = (
+        out.cols // n_shared,
+        state.cols // out.cols,
+    )  # of out per share; state rows (conv) or values per column
     for tid in range(n_threads):
-        share, work = my_rows(n, tid, n_threads), Work(tid)
+        share, work = my_rows(n_shared, tid, n_threads), Work(tid)
+        first, n = share.start * wide, len(share) * wide
         for t, s, pos in shape.tokens():
-            work.reads += [floats(bcx, t, k * n + share.start, len(share)) for k in range(3)]
-            work.writes.append(floats(out, t, share.start, len(share)))
+            if op.kind == "ssd":
+                work.reads += [row(x, t), row(op.src[1] or x, t)]
+            else:
+                work.reads += [floats(x, t, k * out.cols + first, n) for k in range(x.cols // out.cols)]
+            work.writes.append(floats(out, t, first, n))
             for at, accesses in ((pos - 1, work.reads), (pos, work.writes)):
-                if at >= 0:
+                if at >= 0 and n:
                     page = shape.pages[s][at // PAGE]
-                    parts = [floats(state, page, j * n + share.start, len(share)) for j in range(op.i[0] - 1)]
-                    accesses += parts
+                    if op.kind == "ssd":
+                        accesses.append(floats(state, page, first * deep, n * deep))
+                    else:
+                        accesses += [floats(state, page, j * out.cols + first, n) for j in range(deep)]
         yield work
 
 
@@ -208,8 +218,8 @@ def works(op: Op, shape: Shape, n_threads: int, few: bool = False) -> Iterator[W
     local = few and op.local
     if op.kind == "attn":
         yield from attention(op, shape)
-    elif op.kind == "short_conv":
-        yield from short_conv(op, shape, n_threads)
+    elif op.kind in ("short_conv", "conv_silu", "ssd"):
+        yield from recurrent(op, shape, n_threads)
     elif op.kind in ("mm", "mm_glu", "softcap"):
         assert op.dst[0]
         n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)

@@ -67,7 +67,9 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
 # ---- barriers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cohere2", "gemma2", "gemma3n", "gpt2", "granite", "lfm2", "phi3"])
+@pytest.mark.parametrize(
+    "name", ["cohere2", "falcon_h1", "gemma2", "gemma3n", "gpt2", "granite", "lfm2", "mamba2", "phi3"]
+)
 def test_no_races_in_other_architectures(shared: Path, name: str) -> None:
     options = ModelOptions(n_ctx=48, n_batch=STEP.n_tokens, n_seqs=3, compute="f32")
     made = Model(shared / "goldens" / "models" / f"{name}.gguf", options)

@@ -17,9 +17,9 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite", "lfm2",
-    "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mistral", "olmo2", "phi3", "phi3_partial", "qwen2",
-    "qwen2_yarn", "qwen3", "smollm3", "stablelm",
+    "cohere2", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite",
+    "lfm2", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mamba2", "mistral", "olmo2", "phi3",
+    "phi3_partial", "qwen2", "qwen2_yarn", "qwen3", "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -190,9 +190,10 @@ def test_a_sequence_grows_long(request: pytest.FixtureRequest) -> None:
         assert llm.generate(start[:200], max_tokens=4, temperature=0, ignore_eos=True).tokens == short.tokens
 
 
-def test_states_come_with_the_pages(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", ["falcon_h1", "lfm2", "mamba2"])
+def test_states_come_with_the_pages(request: pytest.FixtureRequest, name: str) -> None:
     """A model with states besides keys and values goes on from what lies in the cache, in steps of any size."""
-    path, npz = golden(request, "models", "lfm2")
+    path, npz = golden(request, "models", name)
     ids, want = npz["p2_ids"].tolist(), npz["p2_greedy"][:8].tolist()
     for n_batch in (2, 16, 50, 200):
         with pyllm.LLM(path, compute="f32", kv_type="f32", n_batch=n_batch) as llm:

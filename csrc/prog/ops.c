@@ -193,7 +193,10 @@ int64_t pl_row_scratch(const pl_op *op) {
     case PL_OP_altup_predict:
     case PL_OP_altup_correct:
       return op->i[0] > 0 ? pl_altup_scratch(op) : 0;
+    case PL_OP_ssd:
+      return pl_ssd_scratch(op);
     case PL_OP_short_conv:
+    case PL_OP_conv_silu:
       return op->i[0] > 1 ? pl_conv_scratch(op) : 0;
     default:
       return 0;

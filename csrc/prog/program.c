@@ -157,12 +157,17 @@ static int op_ok(pl_program *p, const pl_op *op) {
     case PL_OP_altup_correct:
     case PL_OP_altup_add:
       return pl_altup_ok(op);
-    case PL_OP_short_conv: {
-      const pl_view *y = &op->dst[0], *state = &op->dst[1];
-      if (op->i[0] < 2 || op->i[0] > 64 || op->src[0].cols != 3 * y->cols ||
-          op->src[1].cols != op->i[0] * y->cols || state->buf < 0 || state->rows < 1 ||
-          state->cols != (op->i[0] - 1) * y->cols)
+    case PL_OP_short_conv:
+    case PL_OP_conv_silu:
+    case PL_OP_ssd: {
+      const pl_view *x = &op->src[0], *y = &op->dst[0], *state = &op->dst[1];
+      if (y->buf < 0 || state->buf < 0 || state->rows < 1 || op->src[1].buf < 0) return 0;
+      if (op->kind == PL_OP_ssd ? !pl_ssd_ok(op)
+                                : op->i[0] < 2 || op->i[0] > 64 || state->cols != (op->i[0] - 1) * y->cols ||
+                                      op->src[1].cols != op->i[0] * y->cols)
         return 0;
+      if (op->kind == PL_OP_short_conv ? x->cols != 3 * y->cols : op->src[2].buf < 0) return 0;
+      if (op->kind == PL_OP_conv_silu && (x->cols != y->cols || op->src[2].cols != y->cols)) return 0;
       if (p->n_pages == 0 || state->rows < p->n_pages) p->n_pages = state->rows;
       return 1;
     }

@@ -104,14 +104,21 @@ int64_t pl_attn_shared(const pl_op *op);
 /* Counters that attn needs with so many threads. */
 int32_t pl_attn_counters(int32_t n_threads);
 
+/* The page that position pos of sequence s lies in. */
+static inline int32_t pl_page_of(const pl_step *st, int32_t s, int32_t pos) {
+  return st->page[(int64_t)s * st->max_pages + pos / PL_PAGE];
+}
 int64_t pl_conv_scratch(const pl_op *op);
+int64_t pl_ssd_scratch(const pl_op *op);
+/* Whether the shapes of an ssd op fit together. */
+int pl_ssd_ok(const pl_op *op);
 /* Most streams that altup's ops take. */
 enum { PL_STREAMS = 8 };
 int64_t pl_altup_scratch(const pl_op *op);
 /* Whether the shapes of an altup op fit together. */
 int pl_altup_ok(const pl_op *op);
 
-/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c, altup.c, conv.c */
+/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c, altup.c, conv.c, ssm.c */
 #define PL_OP(name, id) pl_op_fn pl_do_##name;
 #include "prog/op.inc"
 #undef PL_OP

@@ -107,7 +107,8 @@ class Hparams:
         embd = gguf.tensors.get("token_embd.weight")
         if embd is None or len(embd.shape) != 2:
             raise ModelError("the file has no matrix 'token_embd.weight': it holds a vocabulary only, or is no model")
-        n_head = integer("attention.head_count", high=1 << 16)
+        least = 0 if keys.has("ssm.inner_size") else 1  # models without attention say so
+        n_head = integer("attention.head_count", low=least, high=1 << 16) or 1
         n_embd = integer("embedding_length")
         head_dim_k = integer("attention.key_length", max(1, n_embd // n_head), high=4096)
         n_head_kv = n_head
@@ -130,7 +131,7 @@ class Hparams:
             n_head_kv=n_head_kv,
             head_dim_k=head_dim_k,
             head_dim_v=integer("attention.value_length", head_dim_k, high=4096),
-            n_ff=max(keys.per_layer("feed_forward_length")),
+            n_ff=max(keys.per_layer("feed_forward_length", low=least)),
             n_rot=n_rot,
             norm_eps=real("attention.layer_norm_epsilon" if layer_norm else "attention.layer_norm_rms_epsilon"),
             layer_norm=layer_norm,
