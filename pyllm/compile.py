@@ -25,6 +25,7 @@ from .errors import ModelError
 from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, Node, State, Value, Weight
 
 TYPE_F32 = 0
+TYPE_Q4_0 = 2
 TYPE_ACT_Q8 = 1000  # PL_TYPE_ACT_Q8
 ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
@@ -510,12 +511,18 @@ def place_barriers(ops: list[Op]) -> None:
             makes, reads = few and op.local and op.kind in _LOCAL, few and op.local and op.kind not in _LOCAL
             row_wise = op.kind in _ROW_WISE and op.kind != "gather" and not makes
             sources = [v for j, v in enumerate(op.src) if v and v.buf in ("arena", "kv") and not (reads and j == 1)]
-            mine = [(v, False, row_wise) for v in sources]
+            mine = [(v, False, row_wise and not _reads_first_keys(op)) for v in sources]
             mine += [(v, True, row_wise) for v in op.dst if v and not makes]
             if any(_conflict(a, b) for a in mine for b in since):
                 op.barrier |= 1 << few
                 since = []
             since = since + mine
+
+
+def _reads_first_keys(op: Op) -> bool:
+    """Whether a row takes in that of another: keys of 4 bits are kept as differences from the first of their page."""
+    keys = op.dst[0]
+    return op.kind == "kv_store" and keys is not None and keys.type == TYPE_Q4_0
 
 
 def _conflict(a: tuple[View, bool, bool], b: tuple[View, bool, bool]) -> bool:

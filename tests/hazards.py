@@ -18,11 +18,11 @@ from pyllm._lib import lib
 from pyllm.compile import Op, Program, View
 
 PAGE, PANEL, ACT = lib.PL_PAGE, lib.PL_PANEL, lib.PL_TYPE_ACT_Q8
-F32, F16, Q8_0, BF16 = 0, 1, 8, 30
+F32, F16, Q4_0, Q8_0, BF16 = 0, 1, 2, 8, 30
 NOBODY, ANYBODY = -2, -1
 ROWS_T, ROWS_O = -1, -3
 NORMS = ("rmsnorm", "layernorm")
-TILE_ROWS = 32  # query rows of one work item of attention, csrc/prog/attn.c
+TILE_ROWS = 64  # query rows of one work item of attention, csrc/prog/attn.c
 
 Ranges = npt.NDArray[np.int64]  # byte addresses in a buffer
 
@@ -78,21 +78,38 @@ def my_rows(n: int, tid: int, n_threads: int) -> range:
     return range(n * tid // n_threads, n * (tid + 1) // n_threads)
 
 
-def head_bytes(kind: int, head_dim: int) -> int:
+def padded(kind: int, head_dim: int) -> int:
+    """head_dim as a cache of this type holds it (csrc/prog/kv.h)."""
+    to = 32 if kind in (Q4_0, Q8_0) else 16
+    return -(-head_dim // to) * to
+
+
+def offsets(head_dim: int) -> Ranges:
+    """Addresses within a head's part of a page of 4-bit keys of what they are differences from, and its scales."""
+    hdp = padded(Q4_0, head_dim)
+    return span(hdp * PAGE // 2 + hdp // 32 * PAGE * 2, hdp + hdp // 32 * 2)
+
+
+def head_bytes(kind: int, head_dim: int, key: bool) -> int:
     """Bytes of one KV head of a page."""
-    n = -(-head_dim // 16) * 16 * PAGE
+    n = padded(kind, head_dim) * PAGE
+    if kind == Q4_0:
+        return n // 2 + n // 32 * 2 + (-(-len(offsets(head_dim)) // 32) * 32 if key else 0)
     return {F32: 4 * n, F16: 2 * n, BF16: 2 * n, Q8_0: n + n // 32 * 2}[kind]
 
 
 def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
     """Addresses within a head's part of a page that key or value j of it takes."""
-    hdp = -(-head_dim // 16) * 16
+    hdp = padded(kind, head_dim)
+    if kind in (Q4_0, Q8_0):
+        per = 2 if kind == Q4_0 else 1  # values in a byte
+        n = np.arange(hdp // per, dtype=np.int64)
+        codes = (n // 4 * PAGE + j) * 4 + n % 4 if key else j * (hdp // per) + n
+        scales = hdp * PAGE // per + 2 * (np.arange(hdp // 32, dtype=np.int64) * PAGE + j)
+        first = offsets(head_dim) if kind == Q4_0 and key and j == 0 else span(0, 0)
+        return np.concatenate([codes, scales, scales + 1, first])
     d = np.arange(head_dim, dtype=np.int64)
     at = d * PAGE + j if key else j * hdp + d
-    if kind == Q8_0:
-        b = np.arange(head_dim // 32, dtype=np.int64)
-        scales = hdp * PAGE + 2 * (b * PAGE + j if key else j * (hdp // 32) + b)
-        return np.concatenate([at, scales, scales + 1])
     size = 4 if kind == F32 else 2
     return np.concatenate([at * size + k for k in range(size)])
 
@@ -114,12 +131,19 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
         r.append(floats(dst[0], t, 0, op.i[0] * op.i[1]))
         return r, [floats(dst[0], t, 0, op.i[0] * op.i[1])]
     if op.kind == "kv_store":
-        _, s, pos = list(shape.tokens())[t]
+        tokens = list(shape.tokens())
+        _, s, pos = tokens[t]
         page, w = shape.pages[s][pos // PAGE], []
         for v, head_dim, key in ((dst[0], op.i[1], True), (dst[1], op.i[2], False)):
             assert v
             part = cell(v.type, head_dim, pos % PAGE, key)
-            n = head_bytes(v.type, head_dim)
+            n = head_bytes(v.type, head_dim, key)
+            if v.type == Q4_0 and key and pos % PAGE:  # the first key of its page, which may be of this step
+                assert reads[0]
+                here = [u for u, *rest in tokens if rest == [s, pos // PAGE * PAGE]]
+                r += [row(reads[0], u) for u in here]
+                if not here:
+                    r += [(v.buf, v.off + page * v.stride + h * n + offsets(head_dim)) for h in range(op.i[0])]
             w += [(v.buf, v.off + page * v.stride + h * n + part) for h in range(op.i[0])]
         return r, w
     return r, [row(v, t) for v in dst if v]
@@ -156,7 +180,7 @@ def attention(op: Op, shape: Shape) -> Iterator[Work]:
                 work = Work(ANYBODY)
                 for page in shape.pages[s][: -(-shape.kv_len[s] // PAGE)]:
                     for v, d in ((keys, dk), (values, dv)):
-                        size = head_bytes(v.type, d)
+                        size = head_bytes(v.type, d, v is keys)
                         work.reads.append((v.buf, span(v.off + page * v.stride + h * size, size)))
                 for k in range(t0, min(t0 + tile, t + n)):
                     work.reads.append(floats(q, k, h * group * dk, group * dk))

@@ -17,6 +17,7 @@ sys.path.append(str(ROOT))  # behind the installed pyllm
 import pyllm
 from bench import fidelity
 from pyllm.machine import cpu_levels
+from pyllm.options import KV_TYPES
 
 REFERENCE = Path(__file__).parent / "data" / "smollm2"
 GREEDY: list[dict[str, Any]] = [json.loads(line) for line in (REFERENCE / "greedy_f32.jsonl").read_text().splitlines()]
@@ -137,6 +138,31 @@ def test_second_terms_are_the_same_in_steps_of_any_size(smollm2: Path) -> None:
         with pyllm.LLM(smollm2, n_ctx=256, n_batch=n_batch) as llm:
             found.append(llm.logits(IDS[:160]))
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "bound"), [("f16", 1e-5), ("bf16", 2e-4), ("q8_0", 1e-3), ("q4_0", 0.06)])
+def test_what_a_cache_type_costs(smollm2: Path, exact: pyllm.LLM, kind: str, bound: float) -> None:
+    """Against a float32 cache, all else being float32 too."""
+    with pyllm.LLM(smollm2, n_ctx=N_CTX, compute="f32", kv_type=kind) as other:
+        *_, (_, result) = fidelity.measure(other, IDS, exact, n_ctx=N_CTX, limit=1)
+    assert result.kl_mean is not None and bound / 50 < result.kl_mean < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KV_TYPES)
+def test_a_long_context_is_continued_alike_whatever_runs_it(smollm2: Path, kind: str) -> None:
+    """600 tokens, which several threads share out among them: threads, sizes of steps and company change nothing."""
+    prompts = [IDS[:600], IDS[600:900], IDS[1000:1030]]
+    greedy: dict[str, Any] = {"max_tokens": 16, "temperature": 0, "ignore_eos": True}
+    want = None
+    for how in ({"n_threads": 1}, {"n_threads": 2, "n_batch": 77}, {"n_threads": 3, "n_seqs": 1}, {"n_threads": 4}):
+        with pyllm.LLM(smollm2, n_ctx=700, kv_tokens=1200, kv_type=kind, **how) as llm:
+            alone = llm.generate(prompts[0], **greedy).tokens
+            outs = [out.tokens for out in llm.generate(prompts, **greedy)]
+        assert alone == outs[0], how
+        want = want or outs
+        assert outs == want, how
 
 
 def test_float32_mode_has_the_perplexity_of_the_weights(exact: pyllm.LLM) -> None:
