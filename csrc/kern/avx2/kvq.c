@@ -82,3 +82,53 @@ void pl_code8_avx2(const float *x, int32_t n, int8_t *q, uint16_t *d) {
     _mm256_storeu_si256((void *)q, narrow8(narrow16(c[0], c[1]), narrow16(c[2], c[3])));
   }
 }
+
+/* Codes of 8 values, from -8 to 7, as floats: rounded to nearest as `nearest` of ref does. */
+PL_INLINE __m256 codes8(__m256 x, __m256 inv) {
+  const __m256 magic = _mm256_set1_ps(12582912.0f);
+  __m256 v = _mm256_max_ps(_mm256_mul_ps(x, inv), _mm256_set1_ps(-8.0f)); /* max(a, b) gives b where a is NaN */
+  return _mm256_sub_ps(_mm256_add_ps(_mm256_min_ps(v, _mm256_set1_ps(7.0f)), magic), magic);
+}
+
+void pl_code4_avx2(const float *x, int32_t n, uint8_t *q, uint16_t *d) {
+  const __m256 sign = _mm256_set1_ps(-0.0f), zero = _mm256_setzero_ps();
+  const __m256 parts = _mm256_setr_ps(-7.5f, -8.0f, -8.5f, -9.0f, -9.5f, -10.0f, -10.5f, -11.0f);
+  for (int32_t b = 0; b < n / 32; b++, x += 32, q += 32) {
+    const float amax = largest(x, 32);
+    uint32_t equal = 0;
+    __m256 v[4];
+    for (int i = 0; i < 4; i++) {
+      v[i] = _mm256_loadu_ps(x + 8 * i);
+      __m256 is_top = _mm256_cmp_ps(_mm256_andnot_ps(sign, v[i]), _mm256_set1_ps(amax), _CMP_EQ_OQ);
+      equal |= (uint32_t)_mm256_movemask_ps(is_top) << 8 * i;
+    }
+    const float top = amax > 0 ? x[__builtin_ctz(equal)] : 0;
+    _Alignas(16) uint16_t half[8];
+    _Alignas(32) float scale[8], inv[8];
+    __m128i h = _mm256_cvtps_ph(_mm256_div_ps(_mm256_set1_ps(top), parts), _MM_FROUND_TO_NEAREST_INT);
+    __m256 s = _mm256_cvtph_ps(h), one = _mm256_div_ps(_mm256_set1_ps(1.0f), s);
+    _mm_store_si128((void *)half, h);
+    _mm256_store_ps(scale, s);
+    _mm256_store_ps(inv, _mm256_and_ps(one, _mm256_cmp_ps(s, zero, _CMP_NEQ_UQ)));
+    float best = INFINITY;
+    int at = -1;
+    for (int k = 0; k < 8; k++) {
+      __m256 err = zero, c = _mm256_set1_ps(inv[k]), w = _mm256_set1_ps(scale[k]);
+      for (int i = 0; i < 4; i++) {
+        __m256 e = _mm256_sub_ps(v[i], _mm256_mul_ps(codes8(v[i], c), w));
+        err = _mm256_add_ps(err, _mm256_mul_ps(e, e));
+      }
+      __m128 t = _mm_add_ps(_mm256_castps256_ps128(err), _mm256_extractf128_ps(err, 1));
+      t = _mm_add_ps(t, _mm_movehdup_ps(t));
+      float sum = _mm_cvtss_f32(_mm_add_ss(t, _mm_movehl_ps(t, t)));
+      if (sum < best) best = sum, at = k;
+    }
+    d[b] = at < 0 ? 0 : half[at];
+    __m256i c[4];
+    for (int i = 0; i < 4; i++) {
+      __m256 code = at < 0 ? zero : codes8(v[i], _mm256_set1_ps(inv[at]));
+      c[i] = _mm256_cvttps_epi32(_mm256_add_ps(code, _mm256_set1_ps(8.0f)));
+    }
+    _mm256_storeu_si256((void *)q, narrow8(narrow16(c[0], c[1]), narrow16(c[2], c[3])));
+  }
+}

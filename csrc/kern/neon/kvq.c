@@ -69,3 +69,44 @@ void pl_code8_neon(const float *x, int32_t n, int8_t *q, uint16_t *d) {
     }
   }
 }
+
+/* Codes of 4 values, from -8 to 7, as floats: rounded to nearest as `nearest` of ref does. */
+static inline float32x4_t codes4(float32x4_t x, float inv) {
+  const float32x4_t magic = vdupq_n_f32(12582912.0f), lo = vdupq_n_f32(-8.0f);
+  float32x4_t v = vmulq_n_f32(x, inv);
+  v = vbslq_f32(vcgtq_f32(v, lo), v, lo); /* NaN too */
+  return vsubq_f32(vaddq_f32(vminq_f32(v, vdupq_n_f32(7.0f)), magic), magic);
+}
+
+void pl_code4_neon(const float *x, int32_t n, uint8_t *q, uint16_t *d) {
+  for (int32_t b = 0; b < n / 32; b++, x += 32, q += 32) {
+    const float amax = largest(x, 32);
+    float top = 0, best = INFINITY, best_inv = 0;
+    float32x4_t v[8];
+    for (int i = 0; i < 8; i++) v[i] = vld1q_f32(x + 4 * i);
+    for (int i = 0; i < 32 && top == 0 && amax > 0; i++) top = fabsf(x[i]) == amax ? x[i] : 0;
+    d[b] = 0;
+    for (int k = 0; k < 8; k++) {
+      uint16_t half = pl_f32_f16(top / (-7.5f - 0.5f * (float)k));
+      float scale = pl_f16_f32(half), inv = scale != 0 ? 1.0f / scale : 0;
+      float32x4_t err[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+      for (int i = 0; i < 8; i++) {
+        float32x4_t e = vsubq_f32(v[i], vmulq_n_f32(codes4(v[i], inv), scale));
+        err[i % 2] = vaddq_f32(err[i % 2], vmulq_f32(e, e));
+      }
+      float32x4_t t = vaddq_f32(err[0], err[1]);
+      t = vpaddq_f32(t, t);
+      float sum = vgetq_lane_f32(t, 0) + vgetq_lane_f32(t, 1);
+      if (sum < best) best = sum, best_inv = inv, d[b] = half;
+    }
+    for (int i = 0; i < 4; i++) {
+      int32x4_t part[2];
+      for (int j = 0; j < 2; j++) {
+        float32x4_t code = best < INFINITY ? codes4(v[2 * i + j], best_inv) : vdupq_n_f32(0);
+        part[j] = vaddq_s32(vcvtq_s32_f32(code), vdupq_n_s32(8));
+      }
+      int16x8_t c = vcombine_s16(vmovn_s32(part[0]), vmovn_s32(part[1]));
+      vst1_u8(q + 8 * i, vreinterpret_u8_s8(vmovn_s16(c)));
+    }
+  }
+}
