@@ -132,7 +132,7 @@ class ByteBPE:
 
     def token_bytes(self, id: int) -> bytes:
         text = self._vocab.tokens[id]
-        if self._vocab.types[id] == TokenType.BYTE and (match := BYTE_SPELLING.fullmatch(text)):
+        if (match := BYTE_SPELLING.fullmatch(text)) and self._vocab.types[id] == TokenType.BYTE:
             return bytes([int(match[1], 16)])
         try:
             return bytes([BYTE_OF[c] for c in text])

@@ -39,13 +39,18 @@ class StreamDecoder:
             text = plain.get(id)
             if text is not None:
                 return text
-        data = self._bytes(id)
+        strip, data = self._strip, self._bytes(id)
+        if not self._pending:
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                pass
+            else:
+                if not (strip or self._tokenizer.is_special(id)):
+                    plain[id] = text
+                return text
         text = self._decoder.decode(data)
-        before, self._pending = self._pending, bool(self._decoder.getstate()[0])
-        if not (before or self._pending or self._strip or self._tokenizer.is_special(id)):
-            whole = self._tokenizer.token_bytes(id)
-            if data == whole and text.encode() == whole:
-                plain[id] = text
+        self._pending = bool(self._decoder.getstate()[0])
         return text
 
     def flush(self) -> str:
