@@ -18,9 +18,9 @@ void pl_put_act(const pl_run_ctx *c, const pl_op *op, int64_t t, const float *x,
   pl_q8 again[8];
   for (int64_t u = 0, m; u < n / 32; u += m) {
     m = n / 32 - u < op->i[7] ? n / 32 - u : op->i[7];
-    int refine = 0;
-    for (int64_t b = 0; b < m; b++) refine |= hi[u + b].d > above;
-    if (refine)
+    float sum2 = 0;
+    for (int64_t b = 0; b < m; b++) sum2 += hi[u + b].d * hi[u + b].d;
+    if (sum2 > (float)m * above * above)
       c->kern->quant(x + u * 32, m * 32, again, lo + u);
     else
       memset(lo + u, 0, sizeof(pl_q8) * (size_t)m);

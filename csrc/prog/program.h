@@ -124,8 +124,9 @@ int pl_altup_ok(const pl_op *op);
 #undef PL_OP
 
 /* Writes x [n], of row t, as activation blocks: hi [n/32] and, unless NULL, lo [n/32] with the second terms: of all
- * blocks if op->f[7] is 0 or the token's position is below op->f[6]; else of those units of op->i[7] blocks where some scale is above f[7] times the mean scale of x. A unit without
- * a second term is all zeros in lo. */
+ * blocks if op->f[7] is 0 or the token's position is below op->f[6]; else of those units of op->i[7] blocks where
+ * the root mean square of the scales is above op->f[7] times the mean scale of x. A unit without a second term is all
+ * zeros in lo. */
 void pl_put_act(const pl_run_ctx *c, const pl_op *op, int64_t t, const float *x, int64_t n, pl_q8 *hi, pl_q8 *lo);
 
 #endif
