@@ -1,9 +1,11 @@
-"""Write a GGUF file of a known shape with random weights, to measure speed: it does not depend on values.
+"""Write a GGUF file of a known shape with random weights, to measure speed.
 
     python -m bench.make_model 1b Q4_0 /tmp/1b-q4_0.gguf
 
 Shapes: smollm2 (135M), 1b (Llama-3.2-1B), 3b, 8b. Types: any block type, or the mixture Q4_K_M as llama-quantize makes
-it. Needs the `gguf` package (in the test extra).
+it. Speed depends on values in one way: blocks of activations that stick out are computed more finely. So some of the
+channels are larger than the others, and about as many blocks stick out as do in real models. Needs the `gguf` package
+(in the test extra).
 """
 
 from __future__ import annotations
@@ -73,14 +75,26 @@ _FILE_TYPES = {
 }  # fmt: skip
 
 
-def blocks(kind: str, n_blocks: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Random codes under small scales: uint8 [n_blocks, size]."""
-    data = rng.integers(0, 256, (n_blocks, size), dtype=np.uint8)
-    small = np.frombuffer(np.float16(1e-4 if kind.endswith("_K") else 2e-3).tobytes(), np.uint8)
+#: Channels come in groups as large as a block of activations; so many groups in a hundred are so many times larger.
+GROUP, LARGE_PERCENT, LARGE = 32, 7, 4
+
+
+def channel_factors(n: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """float32 [n]: 1, or LARGE in some of the groups."""
+    large = rng.random(-(-n // GROUP)) < LARGE_PERCENT / 100
+    return np.repeat(np.where(large, np.float32(LARGE), np.float32(1)), GROUP)[:n]
+
+
+def blocks(
+    kind: str, factor: npt.NDArray[np.float32], n_blocks: int, size: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Random codes under small scales, times `factor` [rows]: uint8 [rows, n_blocks, size]."""
+    data = rng.integers(0, 256, (len(factor), n_blocks, size), dtype=np.uint8)
+    scale = (factor * (1e-4 if kind.endswith("_K") else 2e-3)).astype("<f2")
     for at in _HALVES.get(kind, ()):
-        data[:, at : at + 2] = small
+        data[:, :, at : at + 2] = scale.view(np.uint8).reshape(-1, 1, 2)
     if kind == "MXFP4":
-        data[:, 0] = 118  # e8m0: 2^-10 for values up to 12
+        data[:, :, 0] = (118 + np.log2(factor)).astype(np.uint8)[:, None]  # e8m0: 2^-10 for values up to 12
     return data
 
 
@@ -122,19 +136,22 @@ def write(shape: Shape, mix: str, path: str) -> None:
     for i in range(shape.n_layer):
         vectors += [(f"blk.{i}.attn_norm.weight", shape.n_embd), (f"blk.{i}.ffn_norm.weight", shape.n_embd)]
     for name, n in vectors:
-        w.add_tensor(name, np.ones(n, np.float32))
+        w.add_tensor(name, channel_factors(n, rng))
     for name, (kind, rows, cols) in tensors(shape, mix).items():
         quant = gguf.GGMLQuantizationType[kind]
+        # the inputs of attn_output and ffn_down come from these
+        spread = name.endswith(("attn_v.weight", "ffn_up.weight"))
+        factor = channel_factors(rows, rng) if spread else np.ones(rows, np.float32)
         if kind in ("F32", "F16"):
-            values = rng.standard_normal((rows, cols), np.float32) * 0.02
+            values = rng.standard_normal((rows, cols), np.float32) * (0.02 * factor[:, None])
             w.add_tensor(name, values.astype(np.float32 if kind == "F32" else np.float16))
             continue
         block, size = gguf.GGML_QUANT_SIZES[quant]
         if kind == "BF16":
-            values = rng.standard_normal((rows, cols), np.float32) * 0.02
+            values = rng.standard_normal((rows, cols), np.float32) * (0.02 * factor[:, None])
             raw = (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
         else:
-            raw = blocks(kind, rows * cols // block, size, rng).reshape(rows, cols // block * size)
+            raw = blocks(kind, factor, cols // block, size, rng).reshape(rows, cols // block * size)
         w.add_tensor(name, raw, raw_dtype=quant)
     w.write_header_to_file()
     w.write_kv_data_to_file()
