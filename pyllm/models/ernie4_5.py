@@ -1,0 +1,11 @@
+"""ernie4_5: ERNIE 4.5 (dense). As llama."""
+
+from __future__ import annotations
+
+from ..graph import Graph
+from .blocks import decoder
+from .hparams import Hparams
+
+
+def build(g: Graph, hp: Hparams) -> None:
+    decoder(g, hp, interleaved=True)
