@@ -7,13 +7,18 @@
 #include "base/thread.h"
 #include "quant/types.h"
 
-enum { SPINS = 2000 }; /* times one pause instruction: some tens of microseconds */
+enum {
+  SPINS = 2000, /* times one pause instruction: some tens of microseconds */
+  BETWEEN = 4,  /* times longer between runs: what a caller does from one step to the next */
+  TRY = 64      /* where spinning is in vain, it is tried again after so many waits */
+};
 
 /* A number that threads wait on. sleepers is read after value is written and written before value is read, both
  * sequentially consistent, so either the waker sees the sleeper or the sleeper sees the new value. */
 typedef struct signal {
   atomic_uint value;
   atomic_int sleepers;
+  atomic_int vain; /* waits since spinning last ended one */
   pl_mutex mutex;
   pl_cond cond;
 } signal_t;
@@ -36,6 +41,7 @@ struct pl_pool {
 static void signal_init(signal_t *s) {
   atomic_init(&s->value, 0);
   atomic_init(&s->sleepers, 0);
+  atomic_init(&s->vain, 0);
   pl_mutex_init(&s->mutex);
   pl_cond_init(&s->cond);
 }
@@ -48,18 +54,26 @@ static void signal_free(signal_t *s) {
 static void signal_raise(signal_t *s) {
   atomic_fetch_add(&s->value, 1);
   if (atomic_load(&s->sleepers)) {
-    pl_mutex_lock(&s->mutex);
-    pl_cond_broadcast(&s->cond);
+    pl_mutex_lock(&s->mutex); /* until sleepers really sleep; they need the mutex again when they wake */
     pl_mutex_unlock(&s->mutex);
+    pl_cond_broadcast(&s->cond);
   }
 }
 
-/* Returns once the value differs from seen. */
+/* Returns once the value differs from seen. Threads that spin while what they wait for needs their core (several share
+ * one, or another program has it) make every wait as long as the spinning: after two waits in vain they sleep at once,
+ * and try now and then whether that has changed. */
 static void signal_wait(signal_t *s, unsigned seen, int spins) {
+  int vain = atomic_load_explicit(&s->vain, memory_order_relaxed);
+  if (vain >= 2 && vain % TRY) spins = 1;
   for (int i = 0; i < spins; i++) {
-    if (atomic_load_explicit(&s->value, memory_order_acquire) != seen) return;
+    if (atomic_load_explicit(&s->value, memory_order_acquire) != seen) {
+      if (vain && spins > 1) atomic_store_explicit(&s->vain, 0, memory_order_relaxed);
+      return;
+    }
     pl_pause();
   }
+  atomic_store_explicit(&s->vain, vain < TRY ? vain + 1 : 2, memory_order_relaxed);
   pl_mutex_lock(&s->mutex);
   atomic_fetch_add(&s->sleepers, 1);
   while (atomic_load(&s->value) == seen) pl_cond_wait(&s->cond, &s->mutex);
@@ -82,7 +96,7 @@ PL_THREAD_FN(work, arg) {
   worker *w = arg;
   pl_pool *p = w->pool;
   for (unsigned seen = 0;; seen++) {
-    signal_wait(&p->start, seen, p->spins);
+    signal_wait(&p->start, seen, p->spins * BETWEEN);
     if (p->stop) return 0;
     p->fn(p->ctx, w->tid, p->n);
     pl_pool_barrier(p);
