@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 import pyllm
 from pyllm import hub
+from pyllm.errors import DownloadError
 from pyllm.gguf import GGUFFile
 from pyllm.machine import default_threads
 from pyllm.options import COMPUTE_MODES
@@ -240,7 +241,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, compute, peer in [*((c, c, None) for c in args.compute), *((p.name, "", p) for p in args.peer)]
         for k, v in zip(args.cache_type_k, types_v, strict=True)
     ]
-    model = str(hub.resolve(args.model))
+    try:
+        model = str(hub.resolve(args.model))
+    except DownloadError as error:
+        print(f"fidelity: {error}", file=sys.stderr)
+        return 2
     with GGUFFile.open(model) as file:
         tokenizer = Tokenizer.from_gguf(file)
     if args.ids:

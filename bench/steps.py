@@ -268,9 +268,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("-t and -r must be positive and -d not negative")
     if args.level:
         os.environ["PYLLM_CPU"] = args.level
-    from pyllm import hub, machine
+    from pyllm import errors, hub, machine
 
-    model = str(hub.resolve(args.model))
+    try:
+        model = str(hub.resolve(args.model))
+    except errors.DownloadError as error:
+        print(f"steps: {error}", file=sys.stderr)
+        return 2
     print(f"{Path(model).name}, {args.threads} threads, level {machine.cpu_level()}, depth {args.depth}\n")
     data: dict[str, Any] = {"model": model, "threads": args.threads, "level": machine.cpu_level(), "depth": args.depth}
     clock = time.thread_time if args.cpu_time else time.perf_counter

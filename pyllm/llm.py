@@ -63,7 +63,7 @@ class LLM:
     compute: "default" multiplies with 8-bit activations, refined where it shows; "precise" refines all of them (about
         15 bits); "f32" widens all weights to float32, slow and exact.
     repack: copy the weights into the layout of this CPU's kernels; False reads the file's mapping at every step.
-    huge_pages: ask the system for huge pages for weights and activations: quicker to load and to read.
+    huge_pages: ask the system for huge pages for weights: quicker to load and to read.
     check_memory: refuse a model whose memory plan is over what is available.
     progress: called with a share from 0 to 1 while weights load.
 

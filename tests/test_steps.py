@@ -87,6 +87,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [p["size"] for p in found["tokens"]] == [p["size"] for p in found["sequences"]] == [1, 2, 3, 4]
     assert steps.main(["-m", model, "--overhead", "-r", "1", "--json", str(out)]) == 0
     assert set(json.loads(out.read_text())["overhead_us"]) == {"1", "16"}
+    assert steps.main(["-m", str(tmp_path / "none.gguf")]) == 2
     for wrong in (["-t", "2", "--cpu-time"], ["-r", "0"], ["--sizes", "0"]):
         with pytest.raises(SystemExit):
             steps.main(wrong)

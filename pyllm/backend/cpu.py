@@ -15,8 +15,9 @@ from ..errors import PyllmError
 from ..gguf import GGUFFile
 from . import Step
 
-#: buffers that lie in huge pages: those that are read from end to end. A cache that is little used would take them all
-_HUGE = ("arena", "packed")
+#: buffers that lie in huge pages: those that are read from end to end. A cache that is little used would take them all,
+#: and so would a step's values, most of which few tokens touch only in part
+_HUGE = ("packed",)
 #: bytes around a page that the system maps along with it
 _NEARBY = 1 << 21
 _OP_IDS: dict[str, int] = {}

@@ -76,6 +76,7 @@ class Tokenizer:
         self.plain: dict[int, str] = {}
         self._special = SpecialTokens(vocab, self._spelling, strips_right(vocab))
         vocab.merges = vocab.scores = None  # what remains of them lies in C
+        del vocab.ids
 
     @classmethod
     def from_gguf(cls, source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:

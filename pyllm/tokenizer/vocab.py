@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -59,7 +60,6 @@ class Vocab:
     pre: str
     name: str  # general.name
     tokens: list[str]  # [n] as the file spells them
-    ids: dict[str, int]  # the reverse, without empty spellings
     types: Int32Array  # [n] TokenType
     scores: Float32Array | None  # [n]
     merges: list[str] | None
@@ -70,6 +70,13 @@ class Vocab:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The reverse of tokens, without empty spellings; `del vocab.ids` frees it until it is wanted again."""
+        ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        ids.pop("", None)
+        return ids
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Vocab:
@@ -98,12 +105,11 @@ class Vocab:
             for key in keys:
                 if name not in special and (id := _special_id(metadata, PREFIX + key, n)) is not None:
                     special[name] = id
-        return cls(
+        vocab = cls(
             model=model,
             pre=_text(metadata, PREFIX + "pre", "default"),
             name=_text(metadata, "general.name", ""),
             tokens=tokens,
-            ids=ids,
             types=types,
             scores=_numbers(metadata, PREFIX + "scores", n, np.float32),
             merges=_strings(metadata, PREFIX + "merges"),
@@ -112,6 +118,8 @@ class Vocab:
             add_eos=_flag(metadata, PREFIX + "add_eos_token"),
             add_space_prefix=_flag(metadata, PREFIX + "add_space_prefix"),
         )
+        vocab.ids = ids
+        return vocab
 
 
 def _wrong(key: str, expected: str, value: object) -> TokenizerError:
