@@ -69,12 +69,12 @@ def share_of(result: dict[str, Any], limits: dict[str, float]) -> tuple[float, s
     """How much of the machine's limit a kernel reaches, and which limit that is: the one it comes closest to, "memory"
     or "arithmetic". None where no limit of the machine applies."""
     kernel: str = result["kernel"]
-    if not kernel.startswith(("mm_", "qk_", "av_")):
+    if not kernel.startswith(("mm_", "mm2_", "qk_", "av_")):
         return None
     shares = []
     if kernel.startswith("mm_") and result["nt"] <= FROM_MEMORY:
         shares.append((result["gb_per_s"] / limits["read_gb_per_s"], "memory"))
-    exact = kernel.startswith(("mm_", "qk_")) and not any(t in kernel for t in FLOAT_WEIGHTS)
+    exact = kernel.startswith(("mm_", "mm2_", "qk_")) and not any(t in kernel for t in FLOAT_WEIGHTS)
     peak = limits.get(f"{'int8' if exact else 'float'}_gop_per_s_{kernel.rsplit('_', 1)[1]}")
     if peak:
         shares.append((result["gop_per_s"] / peak, "arithmetic"))

@@ -38,9 +38,14 @@ typedef void pl_deq_fn(const void *src, float *y, int64_t n);
  *   Q3_K Q6_K       each 32 values: idot = sc0 * dot(first 16) + sc1 * dot(last 16) in int32, q less 4 or 32;
  *                   acc = fmaf((float)idot, (d * d_a), acc)
  *   Q2_K            likewise, then acc = fmaf(-(float)(m0 * h[0] + m1 * h[1]), (dmin * d_a), acc)
- * d_a, s_a, q_a and the sums h are the activation's (struct pl_q8). */
+ * d_a, s_a, q_a and the sums h (and z, their sum negated) are the activation's (struct pl_q8). */
 typedef void pl_mm_fn(const void *w, int64_t row_bytes, int32_t nr, int64_t k, const void *a, int64_t a_stride,
                       int32_t nt, const int32_t *at, float *y);
+
+/* mm2: the same of two packed panels at once, w and the one `next` bytes after it, for levels that gain by it with many
+ * tokens: y [rows][2][16], y[at[t]][p][r] += sum over k of W_p[r][k] * a[t][k]. */
+typedef void pl_mm2_fn(const void *w, int64_t next, int64_t k, const void *a, int64_t a_stride, int32_t nt,
+                       const int32_t *at, float *y);
 
 /* pack: nr (<= 16) plain rows of k values, row_bytes apart, into one panel; missing rows become zeros.
  * panel_bytes(k) is the size of that panel, a multiple of 64. A panel is a sequence of equal parts, one for each
@@ -53,7 +58,7 @@ typedef int64_t pl_panel_bytes_fn(int64_t k);
  *   amax = max|x| (NaN ignored); d = amax / 127; inv = amax > 0 ? 127 / amax : 0;
  *   q = x * inv rounded to nearest, ties to even, or -127 where x * inv is not within (-127.5, 127.5) (infinite or
  *   NaN x, or an inv that overflowed): so |q| <= 127 always; h = the sums of both halves of q;
- *   s = d * (float)(sum of q). lo quantizes r = fmaf(-d, (float)q, x) the same way. */
+ *   z = -(sum of q); s = d * (float)(sum of q). lo quantizes r = fmaf(-d, (float)q, x) the same way. */
 typedef void pl_quant_fn(const float *x, int64_t k, pl_q8 *hi, pl_q8 *lo);
 
 /* rmsnorm: y [n] = x [n] * r * w [n], (x*r)*w, r = 1 / sqrtf(ss / n + eps), ss = sixteen interleaved fmaf sums of
@@ -130,6 +135,7 @@ typedef void pl_store_bf16_fn(const float *x, int64_t n, uint16_t *y);
 typedef struct pl_kern_table {
   pl_deq_fn *deq[PL_N_TYPES];
   pl_mm_fn *mm[PL_N_TYPES];
+  pl_mm2_fn *mm2[PL_N_TYPES];
   pl_pack_fn *pack[PL_N_TYPES];
   pl_panel_bytes_fn *panel_bytes[PL_N_TYPES];
   pl_quant_fn *quant;

@@ -1,14 +1,16 @@
-/* mm.c: matmul. Work items are panels of 16 weight rows; a thread claims some, and runs all tokens through each
- * panel while it is in the cache. Every output is one chain over k inside one kernel call, so neither the number
- * of threads nor of tokens changes a bit. */
+/* mm.c: matmul. Work items are panels of 16 weight rows. A thread claims some, and runs stripes of tokens that fit in
+ * its cache through them, two panels at a time where the level has kernels for that (mm2). Every output is one chain
+ * over k inside one kernel call, so neither the number of threads nor of tokens changes a bit. */
 #include <string.h>
 
 #include "prog/program.h"
 #include "quant/types.h"
 
 enum {
-  Y_ROWS = 64,     /* activation rows per kernel call */
-  LISTED_ABOVE = 4 /* tokens for which a list of second terms does not pay */
+  Y_ROWS = 64,           /* activation rows per kernel call */
+  LISTED_ABOVE = 4,      /* tokens for which a list of second terms does not pay */
+  PAIRS_FROM = 12,       /* activation rows from which two panels at once pay */
+  STRIPE_BYTES = 1 << 19 /* activations that stay in the second level cache while panels go by */
 };
 
 static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
@@ -36,7 +38,7 @@ static int64_t source_scratch(const pl_op *op, const pl_view *w) {
   source s = source_of(k, op, w);
   int64_t n = 0;
   if (s.widen) n += align64(s.row_bytes * PL_PANEL);
-  if (s.repack) n += align64(k->panel_bytes[s.type](s.w->cols));
+  if (s.repack) n += 2 * align64(k->panel_bytes[s.type](s.w->cols));
   return n;
 }
 
@@ -46,7 +48,7 @@ int64_t pl_mm_scratch(const pl_op *op) {
 }
 
 /* Panel p as the kernel reads it; scratch: where it is made if need be. */
-static const void *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_t nr, uint8_t *scratch) {
+static const uint8_t *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_t nr, uint8_t *scratch) {
   const pl_view *w = s->w;
   const uint8_t *base = pl_at(c, w, 0);
   if (w->layout == PL_PACKED) return base + p * c->kern->panel_bytes[w->type](w->cols);
@@ -67,16 +69,18 @@ static const void *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_
  * What the first term of a block leaves over grows with the block's scale, so the few blocks with large scales hold most
  * of the error. The activations then have second terms for some units of blocks only (pl_put_act), different ones for
  * each token. Transposed into lists of tokens per unit they are multiplied with that part of a panel by the same
- * kernels, with a small k, units ascending, and each token's chain goes on where its last unit left it. A few tokens are
- * multiplied with all units instead: absent ones are zeros, which change nothing. */
+ * kernels, with a small k, units ascending, and each token's chain goes on where its last unit left it. A few tokens, and
+ * those with second terms for most units, are multiplied with all units instead: absent ones are zeros, which change
+ * nothing. */
 
 typedef struct refine {
-  uint64_t serial; /* the run and the activations (op->i[2]) that the list is of */
-  int32_t act, unit;
-  int64_t n_units;
-  int32_t *start; /* [n_units + 1] entries of unit u are start[u] .. start[u+1]-1 */
-  int32_t *token; /* [entries] */
-  float *sum;     /* [T][16] second terms of a panel */
+  uint64_t serial;     /* the run and the activations (op->i[2]) that the lists are of, */
+  int32_t act, stripe; /* tokens of a stripe; each stripe has its lists */
+  int32_t unit, n_units, n_full;
+  int32_t *full;  /* [n_full] tokens multiplied with all units; the others: */
+  int32_t *start; /* entries of unit u of stripe s are start[s * n_units + u] .. start[s * n_units + u + 1] - 1 */
+  int32_t *token; /* [entries] counted from the start of the stripe */
+  float *sum;     /* [tokens of a stripe][1 or 2][16] second terms of one or two panels */
   pl_q8 *block;   /* [entries][unit] */
 } refine;
 
@@ -84,13 +88,14 @@ static int is_sparse(const pl_op *op) { return op->i[1]; }
 
 static refine *lay_out(uint8_t *mem, const pl_op *op, int64_t max_rows, int64_t *bytes) {
   refine *r = (refine *)(void *)mem;
-  int64_t units = op->src[0].cols / 32 / op->i[3], at = align64(sizeof *r);
-  int64_t start = at, token = start + align64((units + 1) * 4), sum = token + align64(units * max_rows * 4);
-  int64_t block = sum + align64(max_rows * PL_PANEL * 4);
+  int64_t units = op->src[0].cols / 32 / op->i[3], full = align64(sizeof *r), start = full + align64(max_rows * 4);
+  int64_t token = start + align64(((max_rows / Y_ROWS + 1) * units + 2) * 4);
+  int64_t sum = token + align64(units * max_rows * 4), block = sum + align64(max_rows * 2 * PL_PANEL * 4);
   *bytes = block + align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
   if (!mem) return NULL;
   r->unit = op->i[3];
-  r->n_units = units;
+  r->n_units = (int32_t)units;
+  r->full = (int32_t *)(void *)(mem + full);
   r->start = (int32_t *)(void *)(mem + start);
   r->token = (int32_t *)(void *)(mem + token);
   r->sum = (float *)(void *)(mem + sum);
@@ -110,43 +115,44 @@ static int has_unit(const pl_q8 *lo, int32_t unit) {
   return 0;
 }
 
-/* The list of op's activations; made once for the matmuls that read them. */
-static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T) {
+/* The lists of op's activations; made once for the matmuls that read them. Rows are read one after the other: first
+ * entries are counted (start[i + 2]), then start[i + 1] goes from the first entry of list i to its end. */
+static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int64_t stripe) {
   const pl_view *a = &op->src[1];
   refine *r = (refine *)(void *)c->refine;
-  if (r->serial == c->prog->serial && r->act == op->i[2]) return r;
+  if (r->serial == c->prog->serial && r->act == op->i[2] && r->stripe == stripe) return r;
   int64_t bytes, nb = op->src[0].cols / 32;
   r = lay_out(c->refine, op, c->prog->max_tokens, &bytes);
   r->serial = c->prog->serial;
   r->act = op->i[2];
-  int32_t n = 0;
-  for (int64_t u = 0; u < r->n_units; u++) {
-    r->start[u] = n;
-    for (int64_t t = 0; t < T; t++) {
-      const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb + u * r->unit;
-      if (!has_unit(lo, r->unit)) continue;
-      r->token[n] = (int32_t)t;
-      for (int32_t b = 0; b < r->unit; b++) r->block[n * r->unit + b] = lo[b];
-      n++;
+  r->stripe = (int32_t)stripe;
+  r->n_full = 0;
+  int64_t n_lists = (T + stripe - 1) / stripe * r->n_units;
+  memset(r->start, 0, sizeof *r->start * (size_t)(n_lists + 2));
+  for (int64_t t = 0; t < T; t++) {
+    const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb;
+    int32_t n = 0, *start = r->start + t / stripe * r->n_units;
+    for (int32_t u = 0; u < r->n_units; u++) n += has_unit(lo + u * r->unit, r->unit);
+    if (2 * n > r->n_units) r->full[r->n_full++] = (int32_t)t;
+    if (2 * n <= r->n_units && n)
+      for (int32_t u = 0; u < r->n_units; u++) start[u + 2] += has_unit(lo + u * r->unit, r->unit);
+  }
+  for (int64_t i = 0; i < n_lists; i++) r->start[i + 2] += r->start[i + 1];
+  for (int64_t t = 0, full = 0; t < T; t++) {
+    if (full < r->n_full && r->full[full] == t) {
+      full++;
+      continue;
     }
+    const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb;
+    int32_t *start = r->start + t / stripe * r->n_units;
+    for (int32_t u = 0; u < r->n_units; u++)
+      if (has_unit(lo + u * r->unit, r->unit)) {
+        int32_t n = start[u + 1]++;
+        r->token[n] = (int32_t)(t % stripe);
+        memcpy(r->block + (int64_t)n * r->unit, lo + u * r->unit, sizeof(pl_q8) * (size_t)r->unit);
+      }
   }
-  r->start[r->n_units] = n;
   return r;
-}
-
-/* r->sum [T][16] = second terms of T tokens times the panel wp. */
-static void add_second_terms(const pl_run_ctx *c, const source *s, const refine *r, const uint8_t *wp, int32_t nr,
-                             int64_t T) {
-  int32_t type = s->type, k = r->unit * 32;
-  int64_t unit_bytes =
-      s->repack || s->w->layout == PL_PACKED ? c->kern->panel_bytes[type](64 * k) / 64 : pl_row_bytes(type, k);
-  memset(r->sum, 0, sizeof(float) * PL_PANEL * (size_t)T);
-  for (int64_t u = 0; u < r->n_units; u++) {
-    int32_t i = r->start[u], n = r->start[u + 1] - i;
-    if (n)
-      c->kern->mm[type](wp + u * unit_bytes, s->row_bytes, nr, k, r->block + (int64_t)i * r->unit,
-                        r->unit * (int64_t)sizeof(pl_q8), n, r->token + i, r->sum);
-  }
 }
 
 /* y rows for kernels that fill them one after the other. */
@@ -160,14 +166,17 @@ static const int32_t in_order[Y_ROWS] = {
 typedef struct job {
   const pl_run_ctx *c;
   const pl_op *op;
-  const refine *some; /* the list of second terms, or NULL */
-  int64_t T;
-  int32_t terms; /* rows of each token that the kernel sees, evenly spaced */
+  const refine *some; /* the lists of second terms, or NULL */
+  int64_t T, stripe;  /* tokens in all and at a time */
+  int32_t terms;      /* rows of each token that the kernel sees, evenly spaced */
 } job;
 
-static job start(const pl_run_ctx *c, const pl_op *op) {
+static job start(const pl_run_ctx *c, const pl_op *op, const source *s) {
   job j = {.c = c, .op = op, .T = pl_rows(c->step, &op->dst[0])};
-  j.some = is_sparse(op) && j.T > LISTED_ABOVE ? listed(c, op, j.T) : NULL;
+  j.stripe = STRIPE_BYTES / (op->src[1].stride / op->i[0]) / Y_ROWS * Y_ROWS;
+  if (j.stripe < Y_ROWS) j.stripe = Y_ROWS;
+  if (j.stripe > j.T || s->repack) j.stripe = j.T; /* packing again for each stripe would cost more */
+  j.some = is_sparse(op) && j.T > LISTED_ABOVE ? listed(c, op, j.T, j.stripe) : NULL;
   j.terms = j.some ? 1 : op->i[0];
   return j;
 }
@@ -177,87 +186,165 @@ static int32_t panel_rows(const pl_view *w, int64_t p) {
   return w->rows - p * PL_PANEL < PL_PANEL ? (int32_t)(w->rows - p * PL_PANEL) : PL_PANEL;
 }
 
-/* y [nt][16] = tokens [t0, t0 + nt) times the panel wp. The list's sums are of that panel. */
-static void multiply(const job *j, const source *s, const uint8_t *wp, int32_t nr, int64_t t0, int32_t nt,
+/* One panel or two neighbours (never of widened weights), as the kernels read them. */
+typedef struct panels {
+  const uint8_t *w;
+  int64_t next;     /* bytes from the first to the second; 0: there is one */
+  int32_t nr, cols; /* rows of the first that exist; columns of y, 16 or 32 */
+} panels;
+
+static panels get_panels(const job *j, const source *s, int64_t p, int64_t n) {
+  panels v = {.nr = panel_rows(s->w, p), .cols = (int32_t)n * PL_PANEL};
+  uint8_t *scratch = j->c->scratch;
+  v.w = panel(j->c, s, p, v.nr, scratch);
+  if (n == 1) return v;
+  scratch += align64(j->c->kern->panel_bytes[s->type](s->w->cols));
+  v.next = panel(j->c, s, p + 1, panel_rows(s->w, p + 1), scratch) - v.w;
+  return v;
+}
+
+/* y [at[t]][cols] += nt rows of activations times k columns of the panels, from byte w of the first. */
+static void run_kernel(const job *j, const source *s, const panels *v, int64_t w, int64_t k, const void *a,
+                       int64_t a_stride, int32_t nt, const int32_t *at, float *y) {
+  const pl_kern_table *kern = j->c->kern;
+  if (v->next)
+    kern->mm2[s->type](v->w + w, v->next, k, a, a_stride, nt, at, y);
+  else
+    kern->mm[s->type](v->w + w, s->row_bytes, v->nr, k, a, a_stride, nt, at, y);
+}
+
+/* some->sum [n][cols] = second terms of tokens t0 .. t0+n-1, a stripe, times the panels. */
+static void add_second_terms(const job *j, const source *s, const panels *v, int64_t t0, int64_t n) {
+  const refine *r = j->some;
+  const pl_view *a = &j->op->src[1];
+  int32_t type = s->type, k = r->unit * 32;
+  int64_t unit_bytes =
+      s->repack || s->w->layout == PL_PACKED ? j->c->kern->panel_bytes[type](64 * k) / 64 : pl_row_bytes(type, k);
+  memset(r->sum, 0, sizeof(float) * (size_t)(n * v->cols));
+  for (int32_t i = 0, m; i < r->n_full; i += m) { /* tokens one after the other, in one call */
+    int64_t t = r->full[i];
+    for (m = 1; m < Y_ROWS && i + m < r->n_full && r->full[i + m] == t + m && t + m != t0 && t + m != t0 + n;) m++;
+    if (t < t0 || t >= t0 + n) continue;
+    const pl_q8 *lo = (const pl_q8 *)pl_local_at(j->c, j->op, a, t) + s->w->cols / 32;
+    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, in_order, r->sum + (t - t0) * v->cols);
+  }
+  const int32_t *first = r->start + t0 / r->stripe * r->n_units;
+  for (int64_t u = 0; u < r->n_units; u++) {
+    int32_t i = first[u], m = first[u + 1] - i;
+    if (m)
+      run_kernel(j, s, v, u * unit_bytes, k, r->block + (int64_t)i * r->unit, r->unit * (int64_t)sizeof(pl_q8), m,
+                 r->token + i, r->sum);
+  }
+}
+
+/* y [nt][cols] = tokens [t0, t0 + nt) of the stripe from s0 times the panels, whose second terms have been added up. */
+static void multiply(const job *j, const source *s, const panels *v, int64_t s0, int64_t t0, int32_t nt,
                      float *y) {
   const pl_view *a = &j->op->src[1];
-  int32_t terms = j->terms;
-  memset(y, 0, sizeof(float) * PL_PANEL * (size_t)(nt * terms));
-  j->c->kern->mm[s->type](wp, s->row_bytes, nr, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms,
-                          nt * terms, in_order, y);
+  int32_t terms = j->terms, cols = v->cols;
+  memset(y, 0, sizeof(float) * (size_t)(nt * terms * cols));
+  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms, nt * terms, in_order, y);
   if (j->some) {
-    const float *lo = j->some->sum + t0 * PL_PANEL;
-    for (int32_t i = 0; i < nt * PL_PANEL; i++) y[i] += lo[i];
+    const float *lo = j->some->sum + (t0 - s0) * cols;
+    for (int32_t i = 0; i < nt * cols; i++) y[i] += lo[i];
   } else if (terms > 1) {
     for (int32_t t = 0; t < nt; t++)
-      for (int32_t r = 0; r < PL_PANEL; r++)
-        y[t * PL_PANEL + r] = y[t * terms * PL_PANEL + r] + y[(t * terms + 1) * PL_PANEL + r];
+      for (int32_t r = 0; r < cols; r++) y[t * cols + r] = y[t * terms * cols + r] + y[(t * terms + 1) * cols + r];
   }
 }
 
-static void mm_panel(const job *j, const source *s, int64_t p) {
+/* to [n] = from [n] for a panel's columns, all 16 as a rule. */
+static void copy_columns(float *to, const float *from, int32_t n) {
+  if (n == PL_PANEL)
+    memcpy(to, from, sizeof(float) * PL_PANEL);
+  else
+    memcpy(to, from, sizeof(float) * (size_t)n);
+}
+
+/* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
+static void mm_panels(const job *j, const source *s, int64_t p, int64_t n, int64_t s0, int64_t s1) {
   const pl_run_ctx *c = j->c;
   const pl_view *bias = &j->op->src[2], *res = &j->op->src[3];
-  const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) + p * PL_PANEL : NULL;
-  int32_t nr = panel_rows(s->w, p), step = Y_ROWS / j->terms;
-  const uint8_t *wp = panel(c, s, p, nr, c->scratch);
-  _Alignas(64) float y[Y_ROWS * PL_PANEL];
-  if (j->some) add_second_terms(c, s, j->some, wp, nr, j->T);
-  for (int64_t t0 = 0; t0 < j->T; t0 += step) {
-    int32_t nt = (int32_t)(j->T - t0 < step ? j->T - t0 : step);
-    multiply(j, s, wp, nr, t0, nt, y);
-    for (int32_t t = 0; t < nt; t++) {
-      float *v = y + t * PL_PANEL;
-      if (b)
-        for (int32_t r = 0; r < nr; r++) v[r] += b[r];
-      if (res->buf >= 0) {
-        const float *x = (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL;
-        for (int32_t r = 0; r < nr; r++) v[r] += x[r];
+  const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) : NULL;
+  int32_t step = Y_ROWS / j->terms;
+  panels v = get_panels(j, s, p, n);
+  _Alignas(64) float y[Y_ROWS * 2 * PL_PANEL];
+  if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
+  for (int64_t t0 = s0; t0 < s1; t0 += step) {
+    int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
+    multiply(j, s, &v, s0, t0, nt, y);
+    for (int32_t t = 0; t < nt; t++)
+      for (int64_t i = 0; i < n; i++) {
+        float *x = y + (t * n + i) * PL_PANEL;
+        int64_t col = (p + i) * PL_PANEL;
+        int32_t nr = panel_rows(s->w, p + i);
+        if (b)
+          for (int32_t r = 0; r < nr; r++) x[r] += b[col + r];
+        if (res->buf >= 0) {
+          const float *more = (const float *)pl_at(c, res, t0 + t) + col;
+          for (int32_t r = 0; r < nr; r++) x[r] += more[r];
+        }
+        copy_columns((float *)pl_at(c, &j->op->dst[0], t0 + t) + col, x, nr);
       }
-      memcpy((float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL, v, sizeof(float) * (size_t)nr);
-    }
   }
 }
 
-/* Panels that a thread claims at once. */
-static int64_t claim_size(const pl_run_ctx *c, int64_t n_panels) { return n_panels / (c->n_threads * 8) + 1; }
-
-void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
-  job j = start(c, op);
-  source s = source_of(c->kern, op, &op->src[0]);
-  int64_t n = (s.w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
-  while (pl_claim(c, op, n, claim_size(c, n), &first, &last))
-    for (int64_t p = first; p < last; p++) mm_panel(&j, &s, p);
-}
-
-/* Columns [16 p, 16 p + 16) of the result, first holding the gate, then its activation times up. */
-static void glu_panel(const job *j, const source *gate, const source *up, int64_t p) {
+/* Columns of the result for n panels from p on, first holding the gate, then its activation times up. */
+static void glu_panels(const job *j, const source *gate, const source *up, int64_t p, int64_t n, int64_t s0,
+                       int64_t s1) {
   const pl_run_ctx *c = j->c;
-  int32_t nr = panel_rows(gate->w, p), step = Y_ROWS / j->terms;
-  size_t bytes = sizeof(float) * (size_t)nr;
-  _Alignas(64) float y[Y_ROWS * PL_PANEL], g[Y_ROWS * PL_PANEL];
+  int32_t step = Y_ROWS / j->terms;
+  _Alignas(64) float y[Y_ROWS * 2 * PL_PANEL], g[Y_ROWS * 2 * PL_PANEL];
   for (int32_t half = 0; half < 2; half++) {
     const source *s = half ? up : gate;
-    const uint8_t *wp = panel(c, s, p, nr, c->scratch);
-    if (j->some) add_second_terms(c, s, j->some, wp, nr, j->T);
-    for (int64_t t0 = 0; t0 < j->T; t0 += step) {
-      int32_t nt = (int32_t)(j->T - t0 < step ? j->T - t0 : step);
-      float *row[Y_ROWS];
-      for (int32_t t = 0; t < nt; t++) row[t] = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
-      multiply(j, s, wp, nr, t0, nt, y);
+    panels v = get_panels(j, s, p, n);
+    if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
+    for (int64_t t0 = s0; t0 < s1; t0 += step) {
+      int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
+      multiply(j, s, &v, s0, t0, nt, y);
       if (half) {
-        for (int32_t t = 0; t < nt; t++) memcpy(g + t * PL_PANEL, row[t], bytes);
-        pl_glu(c, j->op->i[4], g, y, nt * PL_PANEL, y);
+        for (int32_t t = 0; t < nt; t++) {
+          const float *row = (const float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
+          for (int64_t i = 0; i < n; i++)
+            copy_columns(g + (t * n + i) * PL_PANEL, row + i * PL_PANEL, panel_rows(s->w, p + i));
+        }
+        pl_glu(c, j->op->i[4], g, y, nt * v.cols, y);
       }
-      for (int32_t t = 0; t < nt; t++) memcpy(row[t], y + t * PL_PANEL, bytes);
+      for (int32_t t = 0; t < nt; t++) {
+        float *row = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
+        for (int64_t i = 0; i < n; i++)
+          copy_columns(row + i * PL_PANEL, y + (t * n + i) * PL_PANEL, panel_rows(s->w, p + i));
+      }
     }
   }
+}
+
+/* All panels of s, and of up unless that is NULL, shared out among the threads. */
+static void do_panels(const pl_run_ctx *c, const pl_op *op, const source *s, const source *up, int64_t share) {
+  job j = start(c, op, s);
+  int64_t n_panels = (s->w->rows + PL_PANEL - 1) / PL_PANEL, chunk = n_panels / (c->n_threads * share) + 1, first,
+          last;
+  int pairs = c->kern->mm2[s->type] && (!up || c->kern->mm2[up->type]) && j.T * j.terms >= PAIRS_FROM;
+  if (pairs) chunk += chunk % 2;
+  while (pl_claim(c, op, n_panels, chunk, &first, &last))
+    for (int64_t s0 = 0; s0 < j.T; s0 += j.stripe) {
+      int64_t s1 = s0 + j.stripe < j.T ? s0 + j.stripe : j.T;
+      for (int64_t p = first, n; p < last; p += n) {
+        n = pairs && p + 1 < last ? 2 : 1;
+        if (up)
+          glu_panels(&j, s, up, p, n, s0, s1);
+        else
+          mm_panels(&j, s, p, n, s0, s1);
+      }
+    }
+}
+
+void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
+  source s = source_of(c->kern, op, &op->src[0]);
+  do_panels(c, op, &s, NULL, 8);
 }
 
 void pl_do_mm_glu(const pl_run_ctx *c, const pl_op *op) {
-  job j = start(c, op);
   source gate = source_of(c->kern, op, &op->src[0]), up = source_of(c->kern, op, &op->src[2]);
-  int64_t n = (gate.w->rows + PL_PANEL - 1) / PL_PANEL, first, last;
-  while (pl_claim(c, op, n, claim_size(c, (n + 1) / 2), &first, &last))
-    for (int64_t p = first; p < last; p++) glu_panel(&j, &gate, &up, p);
+  do_panels(c, op, &gate, &up, 16);
 }

@@ -16,10 +16,11 @@ enum pl_type {
 typedef struct pl_q8 {
   float d;      /* scale, max|x| / 127 */
   float s;      /* d * (q[0] + ... + q[31]), the product rounded once */
-  int16_t h[2]; /* q[0] + ... + q[15] and q[16] + ... + q[31]: zero points of the weights use them */
+  int16_t h[2]; /* q[0] + ... + q[15] and q[16] + ... + q[31] */
+  int32_t z;    /* -(q[0] + ... + q[31]): times the zero point, what sums over unsigned codes start from */
   int8_t q[32];
 } pl_q8;
-_Static_assert(sizeof(pl_q8) == 44, "pl_q8");
+_Static_assert(sizeof(pl_q8) == 48, "pl_q8");
 
 /* A query in 16 bits, for integer dot products with quantized keys: 32 of its values, x[i] ~ d * c[i], with one d for the
  * whole query and |c| <= 32639, so that c = 256 * hi + lo in signed bytes. */

@@ -130,6 +130,31 @@ static void bench_attn(const entry *e, int json, int *first) {
   free(q), free(s), free(o), free(blocks);
 }
 
+/* Two panels at once, from the second level cache. */
+static void bench_mm2(const entry *e, int json, int *first) {
+  const int64_t k = 2048, row = pl_row_bytes(e->type_id, k), stride = k / 32 * (int64_t)sizeof(pl_q8);
+  const int tokens[] = {8, 16, 64};
+  const pl_kern_table *table = pl_kern_at(e->level_id);
+  const int64_t panel = table->panel_bytes[e->type_id](k), n = (1 << 19) / panel + 1;
+  int32_t in_order[64];
+  for (int32_t t = 0; t < 64; t++) in_order[t] = t;
+  uint8_t *rows = room((size_t)(PL_PANEL * row)), *w = room((size_t)(2 * n * panel)),
+          *a = room((size_t)(64 * stride));
+  float *y = room(64 * 2 * PL_PANEL * 4);
+  fill_rows(e->type_id, rows, row, PL_PANEL, k, NORMAL, 0);
+  fill_acts(1, a, stride, 64, k, NORMAL, 0);
+  for (int64_t i = 0; i < 2 * n; i++) table->pack[e->type_id](rows, row, PL_PANEL, k, w + i * panel);
+  for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+    int nt = tokens[i];
+    double s, t;
+    MEASURE(s, t,
+            for (int64_t j = 0; j < n;
+                 j++)((pl_mm2_fn *)e->fn)(w + 2 * j * panel, panel, k, a, stride, nt, in_order, y));
+    report(e, json, first, nt, (double)n, (double)(2 * n * panel), 4.0 * (double)(n * PL_PANEL * k * nt), s, t);
+  }
+  free(rows), free(w), free(a), free(y);
+}
+
 void bench(const entry *e, int json, int *first) {
   const int n = 4096;
   float *x = room(n * 64), *y = room(n * 64);
@@ -137,6 +162,7 @@ void bench(const entry *e, int json, int *first) {
   pl_q8 *q = room(n / 32 * sizeof(pl_q8)), *lo = room(n / 32 * sizeof(pl_q8));
   double s, t;
   if (!strcmp(e->op, "mm")) bench_mm(e, json, first);
+  if (!strcmp(e->op, "mm2")) bench_mm2(e, json, first);
   if (!strcmp(e->op, "deq") || !strcmp(e->op, "pack")) {
     const int64_t row = pl_row_bytes(e->type_id, 2048);
     uint8_t *w = room((size_t)(PL_PANEL * row)), *panel = room((size_t)(PL_PANEL * row * 2));

@@ -40,6 +40,7 @@ static void right_block(const pl_q8 *y, const double *x, const char *what) {
   }
   if (y->h[0] != h[0] || y->h[1] != h[1])
     fail("%s: h is %d, %d, expected %d, %d", what, y->h[0], y->h[1], h[0], h[1]);
+  if (y->z != -(h[0] + h[1])) fail("%s: z is %d, expected %d", what, y->z, -(h[0] + h[1]));
   near_enough(y->s, (double)y->d * (h[0] + h[1]), EPS * fabs((double)y->s), text("%s: s", what));
 }
 

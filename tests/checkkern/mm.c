@@ -112,6 +112,7 @@ static void fill_q8(pl_q8 *x, int64_t n, enum mood mood, int extreme) {
       x[b].q[i] = (int8_t)(extreme ? side : rnd_int(-127, 127));
       x[b].h[i / 16] = (int16_t)(x[b].h[i / 16] + x[b].q[i]);
     }
+    x[b].z = -(x[b].h[0] + x[b].h[1]);
     x[b].s = x[b].d * (float)(x[b].h[0] + x[b].h[1]);
   }
 }
@@ -310,6 +311,49 @@ void check_mm(const entry *e) {
   e->level_id == PL_LEVEL_ref ? against_double(e, &p, "k 2048, extreme") : against_ref(e, &p, "k 2048, extreme");
 }
 
+/* Two panels at once give what mm gives for each, whatever the data, in any rows of y and none but those. */
+static void as_pair(const entry *e, int32_t nt, int64_t k, enum mood wm, enum mood am, int extreme,
+                    const char *what) {
+  const pl_kern_table *t = pl_kern_at(e->level_id);
+  problem p = make(e->type_id, 2 * PL_PANEL, nt, k, wm, am, extreme);
+  int64_t next = t->panel_bytes[p.type](k) + 64 * rnd_int(0, 2);
+  uint8_t *w = buffer(SLOT_PANEL, (size_t)(next + t->panel_bytes[p.type](k)), 64);
+  float *want = buffer(SLOT_WANT, sizeof(float[MAX_NT][PL_PANEL]), 4);
+  float *y = buffer(SLOT_OUT, sizeof(float[MAX_NT][2][PL_PANEL]), 4);
+  for (int i = 0; i < MAX_NT * 2 * PL_PANEL; i++) y[i] = (float)(i % 7) - 3.0f;
+  for (int i = 0; i < 2; i++)
+    t->pack[p.type](p.w + i * PL_PANEL * p.row_bytes, p.row_bytes, PL_PANEL, k, w + i * next);
+  ((pl_mm2_fn *)e->fn)(w, next, k, p.a, p.stride, nt, in_disorder, y);
+  called(y, sizeof(float[MAX_NT][2][PL_PANEL]), SLOT_OUT);
+  for (int i = 0; i < 2; i++) {
+    for (int32_t row = 0; row < MAX_NT; row++)
+      for (int32_t r = 0; r < PL_PANEL; r++)
+        want[row * PL_PANEL + r] = (float)(((row * 2 + i) * PL_PANEL + r) % 7) - 3.0f;
+    pl_kern_at(PL_LEVEL_ref)
+        ->mm[p.type](p.w + i * PL_PANEL * p.row_bytes, p.row_bytes, PL_PANEL, k, p.a, p.stride, nt, in_disorder,
+                     want);
+    for (int32_t row = 0; row < MAX_NT; row++)
+      same_floats(y + (row * 2 + i) * PL_PANEL, want + row * PL_PANEL, PL_PANEL,
+                  text("%s: panel %d, row %d", what, i, (int)row));
+  }
+}
+
+void check_mm2(const entry *e) {
+  make_orders();
+  int block = pl_type_block(e->type_id);
+  for (int32_t nt = 1; nt <= MAX_NT; nt += nt < 14 ? 1 : 10) {
+    int64_t k = block * rnd_int(1, block == 256 ? 3 : 19);
+    as_pair(e, nt, k, NORMAL, NORMAL, 0, text("nt %d, k %lld", (int)nt, (long long)k));
+  }
+  for (int wm = 0; wm < N_MOODS; wm++)
+    for (int am = 0; am < N_MOODS; am++)
+      for (int extreme = 0; extreme < 2; extreme++)
+        as_pair(e, rnd_int(1, 9), block == 256 ? 512 : 320, (enum mood)wm, (enum mood)am, extreme,
+                text("%s weights, %s activations%s", mood_name((enum mood)wm), mood_name((enum mood)am),
+                     extreme ? ", extreme codes" : ""));
+  as_pair(e, 9, 2048, NORMAL, NORMAL, 1, "k 2048, extreme");
+}
+
 void check_panel_bytes(const entry *e) {
   pl_panel_bytes_fn *size = (pl_panel_bytes_fn *)e->fn;
   int block = pl_type_block(e->type_id);
@@ -386,7 +430,7 @@ void check_deq(const entry *e) {
         size_t bytes = (size_t)(p.q8 ? k / 32 * (int64_t)sizeof(pl_q8) : k * 4);
         uint8_t *a = buffer(SLOT_A, bytes, 4);
         memset(a, 0, bytes);
-        if (p.q8) ((pl_q8 *)(void *)a)[i / 32] = (pl_q8){.d = 1, .s = 1};
+        if (p.q8) ((pl_q8 *)(void *)a)[i / 32] = (pl_q8){.d = 1, .s = 1, .z = -1};
         if (p.q8) {
           pl_q8 *b = &((pl_q8 *)(void *)a)[i / 32];
           b->q[i % 32] = 1;

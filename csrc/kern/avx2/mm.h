@@ -202,8 +202,8 @@ PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, i
 }
 
 /* -zero * (sum of the block's activations) in every lane */
-PL_INLINE __m256i zero_point(const pl_q8 *x, int zero) {
-  return _mm256_madd_epi16(bcast4(x->h), _mm256_set1_epi16((int16_t)-zero));
+PL_INLINE __m256i zero_point(const pl_q8 *x, const int zero) {
+  return _mm256_slli_epi32(bcast4(&x->z), __builtin_ctz((unsigned)zero));
 }
 
 PL_INLINE void load_tile(const float *y, const int32_t *at, __m256 acc[][2], const int NT) {

@@ -23,10 +23,10 @@ PL_INLINE __m256 e8m0_half8(const uint8_t *p) {
   return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
 }
 
-/* Values plus 12 are unsigned, and four sums of two products of at most 24 * 128 fit in int16. */
+/* Values plus 16 are unsigned, and four sums of two products of at most 28 * 127 fit in int16. */
 PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
                     const int NT) {
-  static const int8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  static const int8_t value[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   __m256 acc[4][2];
   load_tile(y, at, acc, NT);
@@ -59,7 +59,7 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
     PL_UNROLL for (int t = 0; t < NT; t++) {
       const pl_q8 *x = act(a, stride, t, b);
       __m256 da = _mm256_set1_ps(x->d);
-      __m256i z = zero_point(x, 12);
+      __m256i z = zero_point(x, 16);
       acc[t][0] = scaled(_mm256_add_epi32(idot[t][0], z), d0, da, acc[t][0]);
       acc[t][1] = scaled(_mm256_add_epi32(idot[t][1], z), d1, da, acc[t][1]);
     }

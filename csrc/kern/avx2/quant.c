@@ -33,6 +33,7 @@ static inline void block(const __m256 x[4], pl_q8 *y) {
   y->s = y->d * (float)(h0 + h1);
   y->h[0] = (int16_t)h0;
   y->h[1] = (int16_t)h1;
+  y->z = -(h0 + h1);
 }
 
 void pl_quant_avx2(const float *x, int64_t k, pl_q8 *hi, pl_q8 *lo) {

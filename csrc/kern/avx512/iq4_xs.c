@@ -1,4 +1,4 @@
-#include "kern/avx512/mm.h"
+#include "kern/avx512/pair.h"
 
 /* As packed by the AVX2 room: 16 scales, then per 32 values 16 scale codes, 4 nibble lines. */
 enum { SUB = 16 + 256 };
@@ -23,3 +23,13 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   store_tile(y, at, acc, NT);
 }
 PL_MM8(IQ4_XS)
+
+PL_INLINE void unpack(const uint8_t *w, int n, int p, pl_pair *u) {
+  __m512 d = half16(w);
+  w += 32;
+  for (int j = 0; j < n; j++, w += SUB) {
+    _mm512_store_ps(u->d[j][p], _mm512_mul_ps(d, _mm512_cvtepi32_ps(sbytes16(w))));
+    put_iq4(u, j, p, w + 16);
+  }
+}
+PL_MM2(IQ4_XS, 32 + 8 * SUB, unpack, pl_pair_zero128)

@@ -67,8 +67,14 @@ PL_INLINE __m512 scaled(__m512i idot, __m512 dw, __m512 da, __m512 acc) {
   return _mm512_fmadd_ps(_mm512_cvtepi32_ps(idot), _mm512_mul_ps(dw, da), acc);
 }
 
-/* -zero * (sum of the block's activations) in every lane: what sums of unsigned codes start from */
-PL_INLINE __m512i zero_point(const pl_q8 *x, int zero) { return _mm512_set1_epi32(-zero * (x->h[0] + x->h[1])); }
+/* -zero * (sum of the block's activations) in every lane: what sums of unsigned codes start from. zero: a constant, a
+ * power of two or one less. */
+PL_INLINE __m512i zero_point(const pl_q8 *x, const int zero) {
+  __m512i z = bcast4(&x->z);
+  if (zero & (zero - 1))
+    return _mm512_sub_epi32(_mm512_slli_epi32(z, (unsigned)__builtin_ctz((unsigned)zero + 1)), z);
+  return _mm512_slli_epi32(z, (unsigned)__builtin_ctz((unsigned)zero));
+}
 
 PL_INLINE __m512i low4(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 PL_INLINE __m512i high4(__m512i v) { return low4(_mm512_srli_epi16(v, 4)); }
@@ -109,7 +115,7 @@ PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   }
 }
 
-/* idot [NT] += value + 128 of IQ4 codes, or value + 12 of E2M1 codes (four nibble lines) . block b */
+/* idot [NT] += value + 128 of IQ4 codes, or value + 16 of E2M1 codes (four nibble lines) . block b */
 PL_INLINE void dot_table(const uint8_t *value, const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b,
                          __m512i idot[], const int NT) {
   const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)value));
@@ -124,15 +130,15 @@ PL_INLINE void dot_table(const uint8_t *value, const uint8_t *codes, const uint8
     }
   }
 }
+static const uint8_t value_iq4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
                        const int NT) {
-  static const uint8_t value[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-  dot_table(value, codes, a, stride, b, idot, NT);
+  dot_table(value_iq4, codes, a, stride, b, idot, NT);
 }
+static const uint8_t value_e2m1[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 PL_INLINE void dot_e2m1(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
                         const int NT) {
-  static const uint8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-  dot_table(value, codes, a, stride, b, idot, NT);
+  dot_table(value_e2m1, codes, a, stride, b, idot, NT);
 }
 
 /* Half of 16 E8M0 scales; the two smallest are subnormal. */

@@ -1,4 +1,4 @@
-#include "kern/avx512/mm.h"
+#include "kern/avx512/pair.h"
 
 /* As packed by the AVX2 room: 16 scales, 16 scales of the minimums, then per 32 values 16 + 16 codes of scales and
  * minimums, 2 lines of two-bit codes. */
@@ -39,3 +39,23 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   store_tile(y, at, acc, NT);
 }
 PL_MM8(Q2_K)
+
+PL_INLINE void unpack(const uint8_t *w, int n, int p, pl_pair *u) {
+  const __m512 d = half16(w), dmin = half16(w + 32);
+  w += 64;
+  for (int j = 0; j < n; j++, w += SUB) {
+    const __m512i s[2] = {bytes16(w), bytes16(w + 16)};
+    _mm512_store_ps(u->d[j][p], d);
+    _mm512_store_ps(u->m[j][p], _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0f)));
+    _mm512_store_si512(u->half[j][p][0], pairs(_mm512_srli_epi32(s[0], 4), _mm512_srli_epi32(s[1], 4)));
+    PL_UNROLL for (int hi = 0; hi < 2; hi++) {
+      __m512i sc = low4(s[hi]), codes = line(w + 32 + 64 * hi);
+      sc = pairs(sc, sc);
+      PL_UNROLL for (int g = 0; g < 4; g++) {
+        __m512i v = _mm512_and_si512(_mm512_srli_epi16(codes, 2 * g), _mm512_set1_epi8(3));
+        put_quad(u, j, 4 * hi + g, p, _mm512_mullo_epi16(v, sc));
+      }
+    }
+  }
+}
+PL_MM2(Q2_K, 64 + 8 * SUB, unpack, pl_pair_min16)

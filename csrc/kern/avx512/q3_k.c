@@ -1,4 +1,4 @@
-#include "kern/avx512/mm.h"
+#include "kern/avx512/pair.h"
 
 /* As packed by the AVX2 room: 16 scales, then per 32 values 16 + 16 scale codes, 3 lines of codes. */
 enum { SUB = 32 + 192 };
@@ -43,3 +43,29 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   store_tile(y, at, acc, NT);
 }
 PL_MM8(Q3_K)
+
+/* (q - 4) * sc is -124 .. 128, so 127 more fits in a byte: modulo 256, q * sc + (127 - 4 * sc). */
+PL_INLINE void unpack(const uint8_t *w, int n, int p, pl_pair *u) {
+  const __m512 d = half16(w);
+  const __m512i even = _mm512_set1_epi16(255);
+  w += 32;
+  for (int j = 0; j < n; j++, w += SUB) {
+    const __m512i codes[3] = {line(w + 32), line(w + 96), line(w + 160)};
+    _mm512_store_ps(u->d[j][p], d);
+    PL_UNROLL for (int hi = 0; hi < 2; hi++) {
+      __m512i sc = sbytes16(w + 16 * hi),
+              start = _mm512_sub_epi32(_mm512_set1_epi32(127), _mm512_slli_epi32(sc, 2));
+      sc = pairs(sc, sc);
+      start = _mm512_and_si512(pairs(start, start), even);
+      start = _mm512_or_si512(start, _mm512_slli_epi16(start, 8));
+      PL_UNROLL for (int q = 4 * hi; q < 4 * hi + 4; q++) {
+        __m512i v = code(codes, q);
+        __m512i lo = _mm512_mullo_epi16(_mm512_and_si512(v, even), sc);
+        __m512i up = _mm512_slli_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(v, 8), sc), 8);
+        v = _mm512_or_si512(_mm512_and_si512(lo, even), up);
+        put_quad(u, j, q, p, _mm512_add_epi8(v, start));
+      }
+    }
+  }
+}
+PL_MM2(Q3_K, 32 + 8 * SUB, unpack, pl_pair_zero127)

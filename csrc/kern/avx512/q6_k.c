@@ -1,4 +1,4 @@
-#include "kern/avx512/mm.h"
+#include "kern/avx512/pair.h"
 
 /* As packed by the AVX2 room: 16 scales, then per 32 values 16 + 16 scale codes, 2 lines of upper bits, 4 nibble
  * lines. */
@@ -45,3 +45,20 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
   store_tile(y, at, acc, NT);
 }
 PL_MM8(Q6_K)
+
+PL_INLINE void unpack(const uint8_t *w, int n, int p, pl_pair *u) {
+  const __m512 d = half16(w);
+  w += 32;
+  for (int j = 0; j < n; j++, w += SUB) {
+    _mm512_store_ps(u->d[j][p], d);
+    PL_UNROLL for (int hi = 0; hi < 2; hi++) {
+      _mm512_store_si512(u->half[j][p][hi], sbytes16(w + 16 * hi));
+      const __m512i up = line(w + 32 + 64 * hi);
+      PL_UNROLL for (int g = 0; g < 4; g++) {
+        __m512i v = line(w + 160 + 64 * g);
+        put_quad(u, j, 4 * hi + g, p, _mm512_or_si512(hi ? high4(v) : low4(v), upper(up, g)));
+      }
+    }
+  }
+}
+PL_MM2(Q6_K, 32 + 8 * SUB, unpack, pl_pair_half32)

@@ -49,7 +49,9 @@ PL_INLINE __m256 scaled(__m256i idot, __m256 dw, __m256 da, __m256 acc) {
 }
 
 /* -zero * (sum of the block's activations) in every lane: what sums of unsigned codes start from */
-PL_INLINE __m256i zero_point(const pl_q8 *x, int zero) { return _mm256_set1_epi32(-zero * (x->h[0] + x->h[1])); }
+PL_INLINE __m256i zero_point(const pl_q8 *x, const int zero) {
+  return zero ? _mm256_slli_epi32(bcast4(&x->z), __builtin_ctz((unsigned)zero)) : _mm256_setzero_si256();
+}
 
 /* ---- codes: quad q of the half of 8 rows whose first line is at p ---- */
 
@@ -88,7 +90,7 @@ PL_INLINE __m256i code_u3(const uint8_t *p, int q) {
   return _mm256_or_si256(two, _mm256_and_si256(_mm256_srli_epi16(load(p + 128), q - 2), _mm256_set1_epi8(4)));
 }
 
-/* values of nibbles: value + 128 of IQ4 codes, value + 12 of E2M1 codes */
+/* values of nibbles: value + 128 of IQ4 codes, value + 16 of E2M1 codes */
 PL_INLINE __m256i lookup(const uint8_t *table, __m256i v) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), v);
 }
@@ -97,7 +99,7 @@ PL_INLINE __m256i code_iq4(const uint8_t *p, int q) {
   return lookup(value, code_u4(p, q));
 }
 PL_INLINE __m256i code_e2m1(const uint8_t *p, int q) {
-  static const uint8_t value[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  static const uint8_t value[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
   return lookup(value, code_u4(p, q));
 }
 

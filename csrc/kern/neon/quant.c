@@ -23,6 +23,7 @@ static inline void block(const float32x4_t x[8], pl_q8 *y) {
   }
   y->h[0] = vaddvq_s16(vaddq_s16(q[0], q[1]));
   y->h[1] = vaddvq_s16(vaddq_s16(q[2], q[3]));
+  y->z = -(y->h[0] + y->h[1]);
   y->d = amax / 127.0f;
   y->s = y->d * (float)(y->h[0] + y->h[1]);
 }

@@ -12,6 +12,7 @@ static void block(const float *x, pl_q8 *y) {
     y->q[i] = fabsf(v) < 127.5f ? (int8_t)lrintf(v) : -127;
     y->h[i / 16] = (int16_t)(y->h[i / 16] + y->q[i]);
   }
+  y->z = -(y->h[0] + y->h[1]);
   y->s = y->d * (float)(y->h[0] + y->h[1]);
 }
 
