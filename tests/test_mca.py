@@ -43,6 +43,12 @@ def test_hot_loop() -> None:
     assert len(mca.loops(GCC, "tile2")) == 3
 
 
+def test_attention_loops() -> None:
+    """The innermost loops that multiply; two sdot are one."""
+    ((body, blocks),) = mca.attention_loops(GCC, "tile2")
+    assert body[0] == ".L3:" and blocks == 64 * 16 / 2 / (16 * 32)
+
+
 def test_branches_are_told_from_bit_operations() -> None:
     for line in ("\tb\t.L1", "\tbne\t.L1", "\tb.ne\t.L1", "\tcbz\tx1, .L1", "\ttbnz\tx1, #0, .L1"):
         assert mca.BRANCH.match(line), line

@@ -18,6 +18,8 @@ PL_INLINE void tile(const float *q, const void *const *k, int32_t hd, float scal
       vst1q_f32(s + r * PL_CHUNK + 4 * h, vmulq_n_f32(acc[r][h], scale));
 }
 
+enum { WIDEST = 256 }; /* values of a key for which there is room */
+
 /* All queries against one block: half panels. */
 PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t hd, float scale, float *s,
                       const void *const *ahead, const int type) {
@@ -39,6 +41,18 @@ PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t 
   }
 }
 
+/* One block for many queries: widened once. */
+PL_INLINE void many(const float *q, int32_t nq, const uint8_t *k, int32_t hd, float scale, float *s,
+                    const uint8_t *ahead, const int type) {
+  float wide[WIDEST * PL_PAGE];
+  const void *block = wide;
+  for (int32_t i = 0; i < hd * PL_PAGE; i += 16) {
+    if (i % 32 == 0) fetch(ahead, i / 32);
+    PL_UNROLL for (int h = 0; h < 16; h += 4) vst1q_f32(wide + i + h, widen4(k + (i + h) * width(type), type));
+  }
+  panels(q, nq, &block, hd, scale, s, &block, PL_F32);
+}
+
 /* With few queries two blocks at a time, so that there are enough chains of additions to work on. */
 #define QK(type)                                                                                                 \
   void pl_qk_##type##_neon(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale, \
@@ -49,7 +63,12 @@ PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t 
     if (nq == 2)                                                                                                 \
       for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                             \
         tile(q, k, hd, scale, s, ahead, PL_##type, 2, 2);                                                        \
-    for (; nb; nb--, k++, ahead++, s += PL_PAGE) panels(q, nq, k, hd, scale, s, ahead, PL_##type);               \
+    for (; nb; nb--, k++, ahead++, s += PL_PAGE) {                                                               \
+      if (PL_##type != PL_F32 && nq > 4 && hd <= WIDEST)                                                         \
+        many(q, nq, k[0], hd, scale, s, ahead[0], PL_##type);                                                    \
+      else                                                                                                       \
+        panels(q, nq, k, hd, scale, s, ahead, PL_##type);                                                        \
+    }                                                                                                            \
   }
 QK(F32)
 QK(F16)
