@@ -33,16 +33,16 @@ ALIGN = 64
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
 _QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5, "gather": 0}
 #: matmuls, and where their weights are among their inputs; the activations are number 1
-_WEIGHTS = {"mm": (0,), "mm_glu": (0, 2)}
+_WEIGHTS = {"mm": (0,), "mm_glu": (0, 2), "mm_id": (0,)}
 #: ops that make a matmul's input so quickly that in a step of few tokens every thread does it for itself
 _LOCAL = {"rmsnorm", "layernorm", "quant", "gather"}
 #: ops that compute each row of their result from the same row of their inputs
-_BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "add"}
+_BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "add", "route", "mm_id", "moe_sum"}
 #: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
 _ROW_WISE = {
     "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
     "scale", "slice", "concat", "match_rms", "sparsify", "altup_predict", "altup_correct", "altup_add",
-    "gather",
+    "gather", "route", "moe_sum",
 }  # fmt: skip
 
 

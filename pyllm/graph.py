@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: Row counts that only the step knows (pyllm.h): tokens of the step, rows whose logits are wanted.
 ROWS_T = -1
 ROWS_O = -3
+#: Rows of a panel, the unit in which kernels read weights (pyllm.h).
+PANEL = 16
+#: How a router's logits become weights (csrc/prog/op.inc).
+SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN = 0, 1, 2
 
 
 @dataclass(eq=False)
@@ -125,6 +129,24 @@ class Graph:
         """The matrix `name`, [rows][cols] (GGUF shape [cols, rows]). ModelError if absent or of another shape."""
         if name not in self.weights:
             self.weights[name] = Weight(self._tensor(name, (cols, rows)), rows, cols)
+        return self.weights[name]
+
+    def experts(self, name: str, n_experts: int, rows: int, cols: int) -> Weight:
+        """The matrices `name` of all experts, [n_experts * rows][cols] (GGUF shape [cols, rows, n_experts]).
+
+        ModelError if absent, of another shape, or if rows is not a multiple of a panel's."""
+        if name not in self.weights:
+            tensor = self._tensor(name, (cols, rows, n_experts))
+            if rows % PANEL:
+                raise ModelError(f"tensor {name!r} has experts of {rows} rows; only multiples of {PANEL} can be run")
+            self.weights[name] = Weight(tensor, n_experts * rows, cols)
+        return self.weights[name]
+
+    def row(self, name: str, cols: int) -> Weight:
+        """The matrix `name` of one row, [1][cols], which some files hold as a vector."""
+        if name not in self.weights:
+            as_vector = self.has(name) and len(self.tensors[name].shape) == 1
+            self.weights[name] = Weight(self._tensor(name, (cols,) if as_vector else (cols, 1)), 1, cols)
         return self.weights[name]
 
     def vector(self, name: str, n: int) -> Const:
@@ -364,6 +386,33 @@ class Graph:
         out = Value(xbc.rows, heads * head_dim, consts.name)
         state = State(heads * head_dim * n_state)
         self._add("ssd", out, [xbc, dt, consts, state], i=[heads, head_dim, n_state, groups])
+        return out
+
+    def route(
+        self, logits: Value, n_used: int, gating: int, normalize: bool, scale: float = 1.0, bias: Const | None = None
+    ) -> Value:
+        """[T][2 * n_used]: the n_used best experts of each token by logits [T][n_experts], and their weights.
+
+        gating: SOFTMAX of all logits, SIGMOID of each, or SOFTMAX_OF_CHOSEN. normalize: weights are divided by their
+        sum. scale: and multiplied by this. bias [n_experts]: added for the choice only (DeepSeek-V3, 2024)."""
+        out = Value(logits.rows, 2 * n_used, logits.name.replace("ffn_gate_inp", "ffn_route"))
+        self._add("route", out, [logits, bias], i=[n_used, gating, int(normalize)], f=[scale])
+        return out
+
+    def linear_experts(self, x: Value, weight: Weight, route: Value, rows: int, bias: Const | None = None) -> Value:
+        """[T][n_used * rows]: x times the matrix [rows][weight.cols] of each expert of the token, plus its part of
+        bias [n_experts * rows]. x is [T][weight.cols], or [T][n_used * weight.cols]: an input for each expert."""
+        n_used = route.cols // 2
+        out = Value(x.rows, n_used * rows, weight.name.removesuffix(".weight"))
+        self._add("mm_id", out, [weight, x, route, bias], i=[1, 0, 0, 0, n_used, int(x.cols != weight.cols)])
+        return out
+
+    def expert_sum(self, y: Value, route: Value, shared: Value | None = None, gate: Value | None = None) -> Value:
+        """[T][n]: y [T][n_used * n] summed over a token's experts with their weights, plus shared [T][n] times sigmoid
+        of gate [T][1] (or 1)."""
+        n_used = route.cols // 2
+        out = Value(y.rows, y.cols // n_used, y.name + ".sum")
+        self._add("moe_sum", out, [y, route, shared, gate], i=[n_used])
         return out
 
     def output(

@@ -21,6 +21,7 @@ PAGE, PANEL, ACT = lib.PL_PAGE, lib.PL_PANEL, lib.PL_TYPE_ACT_Q8
 F32, F16, Q4_0, Q8_0, BF16 = 0, 1, 2, 8, 30
 NOBODY, ANYBODY = -2, -1
 ROWS_T, ROWS_O = -1, -3
+EXPERTS = ("route", "moe_sum")
 NORMS = ("rmsnorm", "layernorm")
 TILE_ROWS = 64  # query rows of one work item of attention, csrc/prog/attn.c
 
@@ -120,10 +121,13 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
     reads: list[View | None] = []
     if op.kind in ("quant", *NORMS, "silu_mul", "gelu", "add", "scale", "kv_store", "slice", "match_rms", "sparsify"):
         reads.append(src[0])
-    if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store", "match_rms"):
+    if op.kind in EXPERTS:
+        reads.append(src[0])
+    if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store", "match_rms", "moe_sum"):
         reads.append(src[1])
     if op.kind in ("concat", "gather") or op.kind.startswith("altup"):
         reads += [v for v in src if v and v.buf == "arena"]
+    reads += src[2:4] if op.kind == "moe_sum" else []
     at = shape.out[t] if op.kind == "gather" else t
     r = [row(v, at) for v in reads if v]
     if op.kind in ("head_norm", "rope"):  # in place
@@ -150,17 +154,20 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
 
 
 def matmul(op: Op, n_rows: int, own_input: bool) -> Iterator[Work]:
-    """Work of mm, or of mm_glu, which has no residual."""
-    weight, act, _, residual = op.src
+    """Panels of the result. Which rows an expert reads depends on the routes, so it counts as all."""
+    act, route, residual = op.src[1:]
     out = op.dst[0]
-    assert weight and act and out
-    for p in range(0, weight.rows, PANEL):
+    assert act and out
+    for p in range(0, out.cols, PANEL):
         work = Work(ANYBODY)
-        n = min(PANEL, weight.rows - p)
+        n = min(PANEL, out.cols - p)
         for t in range(n_rows):
             if not own_input:
                 work.reads.append(row(act, t))
-            if residual:
+            if op.kind == "mm_id":
+                assert route
+                work.reads.append(row(route, t))
+            elif residual:
                 work.reads.append(floats(residual, t, p, n))
             work.writes.append(floats(out, t, p, n))
         yield work
@@ -244,7 +251,7 @@ def works(op: Op, shape: Shape, n_threads: int, few: bool = False) -> Iterator[W
         yield from attention(op, shape)
     elif op.kind in ("short_conv", "conv_silu", "ssd"):
         yield from recurrent(op, shape, n_threads)
-    elif op.kind in ("mm", "mm_glu", "softcap"):
+    elif op.kind in ("mm", "mm_glu", "mm_id", "softcap"):
         assert op.dst[0]
         n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)
         yield from columns(op, n_rows, n_threads) if op.kind == "softcap" else matmul(op, n_rows, local)

@@ -247,7 +247,7 @@ def test_f32_mode_quantizes_nothing() -> None:
 
 # ---- meaning -----------------------------------------------------------------------------------------------------
 
-D, WIDE, HEADS, HEAD, VOCAB = 64, 160, 2, 32, 16
+D, WIDE, HEADS, HEAD, VOCAB, EXPERTS = 64, 160, 2, 32, 16, 5
 SQUARE = ["blk.0.ffn_up.weight", "blk.0.attn_q.weight", "blk.1.ffn_up.weight", "blk.1.attn_v.weight"]
 F64 = npt.NDArray[np.float64]
 
@@ -265,11 +265,12 @@ def make_weights(path: Path, quantized: bool) -> Weights:
     tensors, values = [], {}
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCAB, D), "output.weight": (VOCAB, D)}
     shapes |= {**dict.fromkeys(SQUARE, (D, D)), "widen": (WIDE, D), "narrow": (D, WIDE)}
-    shapes |= {"head": (HEAD,), "norm": (D,), "bias": (D,)}
+    shapes |= {"head": (HEAD,), "norm": (D,), "bias": (D,), "router": (EXPERTS, D), "share": (1, D)}
+    shapes |= {"gate_exps": (EXPERTS, WIDE, D), "up_exps": (EXPERTS, WIDE, D), "down_exps": (EXPERTS, D, WIDE)}
     for name, shape in shapes.items():
         x = rng.standard_normal(shape).astype(np.float32)
-        x = x / np.float32(8) if len(shape) == 2 and name != "token_embd.weight" else x
-        if len(shape) == 2 and quantized:
+        x = x / np.float32(8) if len(shape) > 1 and name != "token_embd.weight" else x
+        if len(shape) > 1 and quantized and name != "router":
             raw = gguf.quants.quantize(x, GGMLQuantizationType.Q8_0)
             x = gguf.quants.dequantize(raw, GGMLQuantizationType.Q8_0)
             tensors.append(gguf_bytes.Tensor(name, shape[::-1], raw.tobytes(), 8))
@@ -290,6 +291,11 @@ def rms(x: F64, w: F64, eps: float) -> F64:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
 
 
+def softmax(x: F64) -> F64:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
 class Twin:
     """Writes a graph and computes it in numpy at the same time, float64, a step of T tokens from position 0."""
 
@@ -302,7 +308,8 @@ class Twin:
         self.table = graph.rope_table(inv_freq)
         angle = np.arange(self.n, dtype=np.float32)[:, None] * inv_freq
         self.cos, self.sin = np.cos(angle.astype(np.float64)), np.sin(angle.astype(np.float64))
-        self.put(graph.embed(graph.weight("token_embd.weight", VOCAB, D)), values["token_embd.weight"][tokens])
+        self.embedded = values["token_embd.weight"][tokens]
+        self.put(graph.embed(graph.weight("token_embd.weight", VOCAB, D)), self.embedded)
 
     def put(self, value: Value, x: F64) -> None:
         self.live.append((value, x))
@@ -324,6 +331,40 @@ class Twin:
         v, x = self.pick(a)
         wide = self.g.linear(v, self.g.weight("widen", WIDE, D))
         self.put(self.g.linear(wide, self.g.weight("narrow", D, WIDE)), x @ self.w["widen"].T @ self.w["narrow"].T)
+
+    def experts(self, a: int, b: int, c: int) -> None:
+        """Two or three experts for each token, by its embedding: of rounded values close choices would differ."""
+        v, x = self.pick(a)
+        g, w, used = self.g, self.w, 2 + c % 2
+        of_token = g.embed(g.weight("token_embd.weight", VOCAB, D))
+        logits = self.embedded @ w["router"].T
+        bias = np.linspace(-0.3, 0.3, EXPERTS).astype(np.float32) if b > 2 else np.zeros(EXPERTS, np.float32)
+        choice = g.const("choice", bias) if b > 2 else None
+        route = g.route(g.linear(of_token, g.weight("router", EXPERTS, D)), used, b % 3, c > 2, 0.5, choice)
+        p = {0: softmax(logits), 1: 1 / (1 + np.exp(-logits)), 2: logits}[b % 3]
+        best = np.argsort(-(p + bias), axis=-1)[:, :used]
+        share = np.take_along_axis(p, best, -1)
+        share = softmax(share) if b % 3 == 2 else share
+        share = 0.5 * (share / share.sum(-1, keepdims=True) if c > 2 else share)
+
+        wide = [g.experts(f"{name}_exps", EXPERTS, WIDE, D) for name in ("gate", "up")]
+        gate, up = (g.linear_experts(v, weight, route, WIDE) for weight in wide)
+        narrow = g.experts("down_exps", EXPERTS, D, WIDE)
+        moved = np.sin(np.arange(EXPERTS * D)).astype(np.float32)
+        y = g.linear_experts(g.silu_mul(gate, up), narrow, route, D, g.const("moved", moved) if a % 2 else None)
+        total = np.zeros_like(x)
+        for t, j in np.ndindex(best.shape):
+            e = best[t, j]
+            z = w["gate_exps"][e] @ x[t]
+            z = w["down_exps"][e] @ (z / (1 + np.exp(-z)) * (w["up_exps"][e] @ x[t]))
+            total[t] += share[t, j] * (z + moved.reshape(EXPERTS, D)[e] if a % 2 else z)
+        if a % 3 == 0:
+            self.put(g.expert_sum(y, route), total)
+        elif a % 3 == 1:
+            self.put(g.expert_sum(y, route, v), total + x)
+        else:
+            part = 1 / (1 + np.exp(-self.embedded @ w["share"].T))
+            self.put(g.expert_sum(y, route, v, g.linear(of_token, g.row("share", D))), total + x * part)
 
     def norm(self, a: int, b: int, c: int) -> None:
         v, x = self.pick(a)
@@ -396,7 +437,7 @@ class Twin:
 PAGES = [2, 0, 3, 1]
 OPS = [
     "linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward",
-    "gelu", "layer_norm", "scale",
+    "gelu", "layer_norm", "scale", "experts",
 ]  # fmt: skip
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), *[st.integers(0, 5)] * 3), min_size=1, max_size=14)
 

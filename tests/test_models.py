@@ -18,8 +18,8 @@ from pyllm.errors import ModelError
 pytestmark = pytest.mark.native
 MODELS = [
     "cohere2", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite",
-    "lfm2", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mamba2", "mistral", "olmo2", "phi3",
-    "phi3_partial", "qwen2", "qwen2_yarn", "qwen3", "smollm3", "stablelm",
+    "lfm2", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mamba2", "mistral", "mixtral", "olmo2",
+    "phi3", "phi3_partial", "qwen2", "qwen2_yarn", "qwen2moe", "qwen3", "qwen3moe", "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip

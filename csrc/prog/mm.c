@@ -1,31 +1,17 @@
 /* mm.c: matmul. Work items are panels of 16 weight rows. A thread claims some, and runs stripes of tokens that fit in
  * its cache through them, two panels at a time where the level has kernels for that (mm2). Every output is one chain
  * over k inside one kernel call, so neither the number of threads nor of tokens changes a bit. */
+#include "prog/mm.h"
+
 #include <string.h>
 
 #include "prog/program.h"
 #include "quant/types.h"
 
-enum {
-  Y_ROWS = 64,           /* activation rows per kernel call */
-  LISTED_ABOVE = 4,      /* tokens for which a list of second terms does not pay */
-  PAIRS_FROM = 12,       /* activation rows from which two panels at once pay */
-  STRIPE_BYTES = 1 << 19 /* activations that stay in the second level cache while panels go by */
-};
+enum { STRIPE_BYTES = 1 << 19 }; /* activations that stay in the second level cache while panels go by */
 
-static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
-
-/* Where the mm kernel will find a panel. */
-typedef struct source {
-  const pl_view *w;
-  int32_t type;      /* type the kernel runs on: the weight's, or F32 when the weight is widened */
-  int32_t widen;     /* dequantize to plain float rows first */
-  int32_t repack;    /* pack plain rows before the kernel */
-  int64_t row_bytes; /* of the plain rows that the kernel or the packer reads */
-} source;
-
-static source source_of(const pl_kern_table *k, const pl_op *op, const pl_view *w) {
-  source s = {.w = w, .type = w->type};
+pl_source pl_source_of(const pl_kern_table *k, const pl_op *op, const pl_view *w) {
+  pl_source s = {.w = w, .type = w->type};
   s.widen = op->src[1].type == PL_F32 && pl_type_act(w->type) != PL_ACT_F32;
   if (s.widen) s.type = PL_F32;
   s.repack = (s.widen || w->layout == PL_PLAIN) && k->pack[s.type];
@@ -33,22 +19,22 @@ static source source_of(const pl_kern_table *k, const pl_op *op, const pl_view *
   return s;
 }
 
-static int64_t source_scratch(const pl_op *op, const pl_view *w) {
+int64_t pl_source_scratch(const pl_op *op, const pl_view *w) {
   const pl_kern_table *k = pl_kern();
-  source s = source_of(k, op, w);
+  pl_source s = pl_source_of(k, op, w);
   int64_t n = 0;
-  if (s.widen) n += align64(s.row_bytes * PL_PANEL);
-  if (s.repack) n += 2 * align64(k->panel_bytes[s.type](s.w->cols));
+  if (s.widen) n += pl_align64(s.row_bytes * PL_PANEL);
+  if (s.repack) n += 2 * pl_align64(k->panel_bytes[s.type](s.w->cols));
   return n;
 }
 
 int64_t pl_mm_scratch(const pl_op *op) {
-  int64_t n = source_scratch(op, &op->src[0]), m = op->kind == PL_OP_mm_glu ? source_scratch(op, &op->src[2]) : 0;
+  int64_t n = pl_source_scratch(op, &op->src[0]),
+          m = op->kind == PL_OP_mm_glu ? pl_source_scratch(op, &op->src[2]) : 0;
   return n > m ? n : m;
 }
 
-/* Panel p as the kernel reads it; scratch: where it is made if need be. */
-static const uint8_t *panel(const pl_run_ctx *c, const source *s, int64_t p, int32_t nr, uint8_t *scratch) {
+const uint8_t *pl_panel(const pl_run_ctx *c, const pl_source *s, int64_t p, int32_t nr, uint8_t *scratch) {
   const pl_view *w = s->w;
   const uint8_t *base = pl_at(c, w, 0);
   if (w->layout == PL_PACKED) return base + p * c->kern->panel_bytes[w->type](w->cols);
@@ -57,7 +43,7 @@ static const uint8_t *panel(const pl_run_ctx *c, const source *s, int64_t p, int
     for (int32_t r = 0; r < nr; r++)
       c->kern->deq[w->type](rows + r * w->stride, (float *)(scratch + r * s->row_bytes), w->cols);
     rows = scratch;
-    scratch += align64(s->row_bytes * PL_PANEL);
+    scratch += pl_align64(s->row_bytes * PL_PANEL);
   }
   if (!s->repack) return rows;
   c->kern->pack[s->type](rows, s->row_bytes, nr, w->cols, scratch);
@@ -88,10 +74,11 @@ static int is_sparse(const pl_op *op) { return op->i[1]; }
 
 static refine *lay_out(uint8_t *mem, const pl_op *op, int64_t max_rows, int64_t *bytes) {
   refine *r = (refine *)(void *)mem;
-  int64_t units = op->src[0].cols / 32 / op->i[3], full = align64(sizeof *r), start = full + align64(max_rows * 4);
-  int64_t token = start + align64(((max_rows / Y_ROWS + 1) * units + 2) * 4);
-  int64_t sum = token + align64(units * max_rows * 4), block = sum + align64(max_rows * 2 * PL_PANEL * 4);
-  *bytes = block + align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
+  int64_t units = op->src[0].cols / 32 / op->i[3], full = pl_align64(sizeof *r),
+          start = full + pl_align64(max_rows * 4);
+  int64_t token = start + pl_align64(((max_rows / PL_Y_ROWS + 1) * units + 2) * 4);
+  int64_t sum = token + pl_align64(units * max_rows * 4), block = sum + pl_align64(max_rows * 2 * PL_PANEL * 4);
+  *bytes = block + pl_align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
   if (!mem) return NULL;
   r->unit = op->i[3];
   r->n_units = (int32_t)units;
@@ -155,8 +142,7 @@ static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int
   return r;
 }
 
-/* y rows for kernels that fill them one after the other. */
-static const int32_t in_order[Y_ROWS] = {
+const int32_t pl_in_order[PL_Y_ROWS] = {
     0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
     22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
@@ -171,12 +157,12 @@ typedef struct job {
   int32_t terms;      /* rows of each token that the kernel sees, evenly spaced */
 } job;
 
-static job start(const pl_run_ctx *c, const pl_op *op, const source *s) {
+static job start(const pl_run_ctx *c, const pl_op *op, const pl_source *s) {
   job j = {.c = c, .op = op, .T = pl_rows(c->step, &op->dst[0])};
-  j.stripe = STRIPE_BYTES / (op->src[1].stride / op->i[0]) / Y_ROWS * Y_ROWS;
-  if (j.stripe < Y_ROWS) j.stripe = Y_ROWS;
+  j.stripe = STRIPE_BYTES / (op->src[1].stride / op->i[0]) / PL_Y_ROWS * PL_Y_ROWS;
+  if (j.stripe < PL_Y_ROWS) j.stripe = PL_Y_ROWS;
   if (j.stripe > j.T || s->repack) j.stripe = j.T; /* packing again for each stripe would cost more */
-  j.some = is_sparse(op) && j.T > LISTED_ABOVE ? listed(c, op, j.T, j.stripe) : NULL;
+  j.some = is_sparse(op) && j.T > PL_LISTED_ABOVE ? listed(c, op, j.T, j.stripe) : NULL;
   j.terms = j.some ? 1 : op->i[0];
   return j;
 }
@@ -193,18 +179,18 @@ typedef struct panels {
   int32_t nr, cols; /* rows of the first that exist; columns of y, 16 or 32 */
 } panels;
 
-static panels get_panels(const job *j, const source *s, int64_t p, int64_t n) {
+static panels get_panels(const job *j, const pl_source *s, int64_t p, int64_t n) {
   panels v = {.nr = panel_rows(s->w, p), .cols = (int32_t)n * PL_PANEL};
   uint8_t *scratch = j->c->scratch;
-  v.w = panel(j->c, s, p, v.nr, scratch);
+  v.w = pl_panel(j->c, s, p, v.nr, scratch);
   if (n == 1) return v;
-  scratch += align64(j->c->kern->panel_bytes[s->type](s->w->cols));
-  v.next = panel(j->c, s, p + 1, panel_rows(s->w, p + 1), scratch) - v.w;
+  scratch += pl_align64(j->c->kern->panel_bytes[s->type](s->w->cols));
+  v.next = pl_panel(j->c, s, p + 1, panel_rows(s->w, p + 1), scratch) - v.w;
   return v;
 }
 
 /* y [at[t]][cols] += nt rows of activations times k columns of the panels, from byte w of the first. */
-static void run_kernel(const job *j, const source *s, const panels *v, int64_t w, int64_t k, const void *a,
+static void run_kernel(const job *j, const pl_source *s, const panels *v, int64_t w, int64_t k, const void *a,
                        int64_t a_stride, int32_t nt, const int32_t *at, float *y) {
   const pl_kern_table *kern = j->c->kern;
   if (v->next)
@@ -214,7 +200,7 @@ static void run_kernel(const job *j, const source *s, const panels *v, int64_t w
 }
 
 /* some->sum [n][cols] = second terms of tokens t0 .. t0+n-1, a stripe, times the panels. */
-static void add_second_terms(const job *j, const source *s, const panels *v, int64_t t0, int64_t n) {
+static void add_second_terms(const job *j, const pl_source *s, const panels *v, int64_t t0, int64_t n) {
   const refine *r = j->some;
   const pl_view *a = &j->op->src[1];
   int32_t type = s->type, k = r->unit * 32;
@@ -223,10 +209,11 @@ static void add_second_terms(const job *j, const source *s, const panels *v, int
   memset(r->sum, 0, sizeof(float) * (size_t)(n * v->cols));
   for (int32_t i = 0, m; i < r->n_full; i += m) { /* tokens one after the other, in one call */
     int64_t t = r->full[i];
-    for (m = 1; m < Y_ROWS && i + m < r->n_full && r->full[i + m] == t + m && t + m != t0 && t + m != t0 + n;) m++;
+    for (m = 1; m < PL_Y_ROWS && i + m < r->n_full && r->full[i + m] == t + m && t + m != t0 && t + m != t0 + n;)
+      m++;
     if (t < t0 || t >= t0 + n) continue;
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(j->c, j->op, a, t) + s->w->cols / 32;
-    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, in_order, r->sum + (t - t0) * v->cols);
+    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, pl_in_order, r->sum + (t - t0) * v->cols);
   }
   const int32_t *first = r->start + t0 / r->stripe * r->n_units;
   for (int64_t u = 0; u < r->n_units; u++) {
@@ -238,12 +225,13 @@ static void add_second_terms(const job *j, const source *s, const panels *v, int
 }
 
 /* y [nt][cols] = tokens [t0, t0 + nt) of the stripe from s0 times the panels, whose second terms have been added up. */
-static void multiply(const job *j, const source *s, const panels *v, int64_t s0, int64_t t0, int32_t nt,
+static void multiply(const job *j, const pl_source *s, const panels *v, int64_t s0, int64_t t0, int32_t nt,
                      float *y) {
   const pl_view *a = &j->op->src[1];
   int32_t terms = j->terms, cols = v->cols;
   memset(y, 0, sizeof(float) * (size_t)(nt * terms * cols));
-  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms, nt * terms, in_order, y);
+  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms, nt * terms, pl_in_order,
+             y);
   if (j->some) {
     const float *lo = j->some->sum + (t0 - s0) * cols;
     for (int32_t i = 0; i < nt * cols; i++) y[i] += lo[i];
@@ -262,13 +250,13 @@ static void copy_columns(float *to, const float *from, int32_t n) {
 }
 
 /* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
-static void mm_panels(const job *j, const source *s, int64_t p, int64_t n, int64_t s0, int64_t s1) {
+static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, int64_t s0, int64_t s1) {
   const pl_run_ctx *c = j->c;
   const pl_view *bias = &j->op->src[2], *res = &j->op->src[3];
   const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) : NULL;
-  int32_t step = Y_ROWS / j->terms;
+  int32_t step = PL_Y_ROWS / j->terms;
   panels v = get_panels(j, s, p, n);
-  _Alignas(64) float y[Y_ROWS * 2 * PL_PANEL];
+  _Alignas(64) float y[PL_Y_ROWS * 2 * PL_PANEL];
   if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
   for (int64_t t0 = s0; t0 < s1; t0 += step) {
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
@@ -290,13 +278,13 @@ static void mm_panels(const job *j, const source *s, int64_t p, int64_t n, int64
 }
 
 /* Columns of the result for n panels from p on, first holding the gate, then its activation times up. */
-static void glu_panels(const job *j, const source *gate, const source *up, int64_t p, int64_t n, int64_t s0,
+static void glu_panels(const job *j, const pl_source *gate, const pl_source *up, int64_t p, int64_t n, int64_t s0,
                        int64_t s1) {
   const pl_run_ctx *c = j->c;
-  int32_t step = Y_ROWS / j->terms;
-  _Alignas(64) float y[Y_ROWS * 2 * PL_PANEL], g[Y_ROWS * 2 * PL_PANEL];
+  int32_t step = PL_Y_ROWS / j->terms;
+  _Alignas(64) float y[PL_Y_ROWS * 2 * PL_PANEL], g[PL_Y_ROWS * 2 * PL_PANEL];
   for (int32_t half = 0; half < 2; half++) {
-    const source *s = half ? up : gate;
+    const pl_source *s = half ? up : gate;
     panels v = get_panels(j, s, p, n);
     if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
     for (int64_t t0 = s0; t0 < s1; t0 += step) {
@@ -320,11 +308,12 @@ static void glu_panels(const job *j, const source *gate, const source *up, int64
 }
 
 /* All panels of s, and of up unless that is NULL, shared out among the threads. */
-static void do_panels(const pl_run_ctx *c, const pl_op *op, const source *s, const source *up, int64_t share) {
+static void do_panels(const pl_run_ctx *c, const pl_op *op, const pl_source *s, const pl_source *up,
+                      int64_t share) {
   job j = start(c, op, s);
   int64_t n_panels = (s->w->rows + PL_PANEL - 1) / PL_PANEL, chunk = n_panels / (c->n_threads * share) + 1, first,
           last;
-  int pairs = c->kern->mm2[s->type] && (!up || c->kern->mm2[up->type]) && j.T * j.terms >= PAIRS_FROM;
+  int pairs = c->kern->mm2[s->type] && (!up || c->kern->mm2[up->type]) && j.T * j.terms >= PL_PAIRS_FROM;
   if (pairs) chunk += chunk % 2;
   while (pl_claim(c, op, n_panels, chunk, &first, &last))
     for (int64_t s0 = 0; s0 < j.T; s0 += j.stripe) {
@@ -340,11 +329,11 @@ static void do_panels(const pl_run_ctx *c, const pl_op *op, const source *s, con
 }
 
 void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
-  source s = source_of(c->kern, op, &op->src[0]);
+  pl_source s = pl_source_of(c->kern, op, &op->src[0]);
   do_panels(c, op, &s, NULL, 8);
 }
 
 void pl_do_mm_glu(const pl_run_ctx *c, const pl_op *op) {
-  source gate = source_of(c->kern, op, &op->src[0]), up = source_of(c->kern, op, &op->src[2]);
+  pl_source gate = pl_source_of(c->kern, op, &op->src[0]), up = pl_source_of(c->kern, op, &op->src[2]);
   do_panels(c, op, &gate, &up, 16);
 }

@@ -20,12 +20,14 @@ static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
 
 static int is_mm(const pl_op *op) { return op->kind == PL_OP_mm || op->kind == PL_OP_mm_glu; }
 
-static int64_t op_bytes(const pl_op *ops, int32_t n_ops) {
+static int64_t op_bytes(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
   int64_t most = 64;
   for (int32_t i = 0; i < n_ops; i++) {
     int64_t n = is_mm(&ops[i])                  ? pl_mm_scratch(&ops[i])
                 : ops[i].kind == PL_OP_attn     ? pl_attn_scratch(&ops[i])
                 : ops[i].kind == PL_OP_kv_store ? pl_kv_scratch(&ops[i])
+                : ops[i].kind == PL_OP_route    ? pl_route_scratch(&ops[i])
+                : ops[i].kind == PL_OP_mm_id    ? pl_mm_id_scratch(&ops[i], max_tokens)
                                                 : pl_row_scratch(&ops[i]);
     if (n > most) most = n;
   }
@@ -62,7 +64,7 @@ static int64_t local_bytes(const pl_op *ops, int32_t n_ops, int64_t *act) {
 
 int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
   int64_t act;
-  return align64(op_bytes(ops, n_ops)) + align64(refine_bytes(ops, n_ops, max_tokens)) +
+  return align64(op_bytes(ops, n_ops, max_tokens)) + align64(refine_bytes(ops, n_ops, max_tokens)) +
          local_bytes(ops, n_ops, &act) + 64;
 }
 
@@ -124,8 +126,28 @@ static int op_ok(pl_program *p, const pl_op *op) {
                                        op->src[2].cols != w->cols || !weight_ok(p, op, &op->src[2])))
         return 0;
       const pl_view *a = &op->src[1], *y = &op->dst[0];
-      if (!weight_ok(p, op, w)) return 0;
-      return is_float(y) && y->cols == w->rows && op->i[0] >= 1 && a->cols == w->cols * op->i[0];
+      return weight_ok(p, op, w) && is_float(y) && y->cols == w->rows && op->i[0] >= 1 &&
+             a->cols == w->cols * op->i[0];
+    }
+    case PL_OP_mm_id: {
+      const pl_view *a = &op->src[1], *route = &op->src[2], *bias = &op->src[3], *y = &op->dst[0];
+      int64_t used = op->i[4], n = used < 1 ? 0 : y->cols / used;
+      if (n < 1 || n % PL_PANEL || y->cols % used || w->rows % n || w->rows / n > 1 << 20) return 0;
+      return weight_ok(p, op, w) && is_float(y) && y->buf >= 0 && op->i[0] >= 1 && op->i[0] <= 2 &&
+             a->cols == w->cols * op->i[0] * (op->i[5] ? used : 1) && route->buf >= 0 && is_float(route) &&
+             route->cols == 2 * used && (bias->buf < 0 || (is_float(bias) && bias->cols == w->rows));
+    }
+    case PL_OP_route:
+      return is_float(w) && is_float(&op->dst[0]) && op->i[0] >= 1 && op->i[0] <= w->cols &&
+             op->dst[0].cols == 2 * op->i[0] && w->cols <= 1 << 20 &&
+             (op->src[1].buf < 0 || (is_float(&op->src[1]) && op->src[1].cols == w->cols));
+    case PL_OP_moe_sum: {
+      const pl_view *shared = &op->src[2], *gate = &op->src[3];
+      int64_t n = op->dst[0].cols, used = op->i[0];
+      return is_float(w) && is_float(&op->dst[0]) && used >= 1 && w->cols == used * n && is_float(&op->src[1]) &&
+             op->src[1].buf >= 0 && op->src[1].cols == 2 * used &&
+             (shared->buf < 0 || (is_float(shared) && shared->cols == n)) &&
+             (gate->buf < 0 || (is_float(gate) && gate->cols == 1));
     }
     case PL_OP_kv_store:
     case PL_OP_attn: {

@@ -95,6 +95,8 @@ void pl_glu(const pl_run_ctx *c, int32_t kind, const float *g, const float *u, i
 /* Bytes of thread memory that an op needs. */
 int64_t pl_row_scratch(const pl_op *op);
 int64_t pl_mm_scratch(const pl_op *op);
+int64_t pl_route_scratch(const pl_op *op);
+int64_t pl_mm_id_scratch(const pl_op *op, int64_t max_rows);
 /* Bytes of thread memory for the list of second terms, kept between the matmuls that read the same activations. */
 int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows);
 int64_t pl_kv_scratch(const pl_op *op);
@@ -118,7 +120,7 @@ int64_t pl_altup_scratch(const pl_op *op);
 /* Whether the shapes of an altup op fit together. */
 int pl_altup_ok(const pl_op *op);
 
-/* pl_do_<op>, in ops.c, mm.c, kv.c, attn.c, altup.c, conv.c, ssm.c */
+/* pl_do_<op>, in ops.c, mm.c, moe.c, kv.c, attn.c, altup.c, conv.c, ssm.c */
 #define PL_OP(name, id) pl_op_fn pl_do_##name;
 #include "prog/op.inc"
 #undef PL_OP

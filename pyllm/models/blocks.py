@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..graph import Graph, Value, Weight
+from ..graph import SOFTMAX, Graph, Value, Weight
 from .hparams import Hparams, RopeScaling
 
 
@@ -120,6 +120,30 @@ def feed_forward(g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu")
     return linear(g, y, f"{blk}ffn_down", hp.n_embd)
 
 
+def moe(g: Graph, hp: Hparams, x: Value, layer: int, *, gating: int = SOFTMAX, normalize: bool = True) -> Value:
+    """[T][n_embd]: the weighted sum of the SwiGLUs of each token's n_expert_used best experts, and of a shared expert
+    where the file has one, through a gate where it has that. See Graph.route."""
+    blk = f"blk.{layer}."
+    n_ff = hp.keys.integer("expert_feed_forward_length", hp.n_ff)
+    logits = linear(g, x, f"{blk}ffn_gate_inp", hp.n_expert)
+    route = g.route(logits, hp.n_expert_used, gating, normalize)
+
+    def experts(name: str, x: Value, rows: int, cols: int) -> Value:
+        weight = g.experts(f"{blk}{name}_exps.weight", hp.n_expert, rows, cols)
+        return g.linear_experts(x, weight, route, rows)
+
+    y = g.silu_mul(experts("ffn_gate", x, n_ff, hp.n_embd), experts("ffn_up", x, n_ff, hp.n_embd))
+    y = experts("ffn_down", y, hp.n_embd, n_ff)
+    shared = share = None
+    if g.has(f"{blk}ffn_gate_shexp.weight"):
+        n_ff = hp.keys.integer("expert_shared_feed_forward_length", hp.n_ff)
+        act = g.silu_mul(linear(g, x, f"{blk}ffn_gate_shexp", n_ff), linear(g, x, f"{blk}ffn_up_shexp", n_ff))
+        shared = linear(g, act, f"{blk}ffn_down_shexp", hp.n_embd)
+        if g.has(f"{blk}ffn_gate_inp_shexp.weight"):
+            share = g.linear(x, g.row(f"{blk}ffn_gate_inp_shexp.weight", hp.n_embd))
+    return g.expert_sum(y, route, shared, share)
+
+
 def decoder(
     g: Graph,
     hp: Hparams,
@@ -133,6 +157,7 @@ def decoder(
     parallel: bool = False,
     positions: bool = False,
     act: str = "silu",
+    expert_norm: bool = True,
     embed_scale: float = 1.0,
     residual_scale: float = 1.0,
     attn_scale: float = 0.0,
@@ -145,6 +170,7 @@ def decoder(
     interleaved: rotary pairs (2i, 2i+1), else halves. layers: (rotary table or None, window or 0) of each layer, where
     they differ. pre_norms, post_norms: norms before and after attention and feed-forward. parallel: both read the same
     x, by norms of their own where the file has them. positions: learned ones are added to the embedding.
+    expert_norm: the weights of a token's experts are divided by their sum.
     residual_scale: of what each adds to the residual stream. Others: see `attention`, `feed_forward` and Graph.output.
     """
 
@@ -181,7 +207,9 @@ def decoder(
         else:
             x = add(x, attend(y), f"{blk}post_attention_norm")
             y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
-            x = add(x, feed_forward(g, hp, y, layer, act), f"{blk}post_ffw_norm")
+            experts = g.has(f"{blk}ffn_gate_inp.weight")
+            y = moe(g, hp, y, layer, normalize=expert_norm) if experts else feed_forward(g, hp, y, layer, act)
+            x = add(x, y, f"{blk}post_ffw_norm")
     output(g, hp, x, scale=logit_scale, softcap=logit_softcap)
 
 

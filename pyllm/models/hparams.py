@@ -97,6 +97,8 @@ class Hparams:
     rope_theta: float
     rope_scaling: RopeScaling
     sliding_window: int
+    n_expert: int  # 0: the model has none
+    n_expert_used: int
     keys: Keys  # for what only some architectures have
 
     @classmethod
@@ -121,6 +123,7 @@ class Hparams:
             raise ModelError(f"{arch}.rope.dimension_count is {n_rot}, expected an even number up to {head_dim_k}")
         rms = f"{arch}.attention.layer_norm_rms_epsilon"
         layer_norm = rms not in gguf.metadata and f"{arch}.attention.layer_norm_epsilon" in gguf.metadata
+        n_expert = integer("expert_count", 0, low=0, high=1 << 16)
         return cls(
             architecture=arch,
             n_vocab=embd.shape[1],
@@ -145,6 +148,8 @@ class Hparams:
                 beta_fast=real("rope.scaling.yarn_beta_fast", 32.0),
                 beta_slow=real("rope.scaling.yarn_beta_slow", 1.0),
             ),
+            n_expert=n_expert,
+            n_expert_used=integer("expert_used_count", high=n_expert) if n_expert else 0,
             sliding_window=integer("attention.sliding_window", 0, low=0, high=1 << 30),
             keys=keys,
         )
