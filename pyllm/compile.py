@@ -31,7 +31,7 @@ ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
-_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "attn": 5, "gather": 0}
+_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "swiglu_clamped": 0, "attn": 5, "gather": 0}
 #: matmuls, and where their weights are among their inputs; the activations are number 1
 _WEIGHTS = {"mm": (0,), "mm_glu": (0, 2), "mm_id": (0,)}
 #: ops that make a matmul's input so quickly that in a step of few tokens every thread does it for itself
@@ -42,6 +42,7 @@ _BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "add", "route", "mm
 _ROW_WISE = {
     "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
     "scale", "slice", "concat", "match_rms", "sparsify", "altup_predict", "altup_correct", "altup_add",
+    "swiglu_clamped",
     "gather", "route", "moe_sum",
 }  # fmt: skip
 

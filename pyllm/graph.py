@@ -256,10 +256,10 @@ class Graph:
         self._add("mm", out, [weight, x, bias, None])
         return out
 
-    def rope(self, x: Value, table: Value, n_heads: int, head_dim: int, interleaved: bool) -> Value:
-        """Rotate the first table.cols values of each head of x, in place; pairs (2i, 2i+1) or (i, i + half)."""
+    def rope(self, x: Value, table: Value, n_heads: int, head_dim: int, interleaved: bool, first: int = 0) -> Value:
+        """Rotate table.cols values from `first` of each head of x, in place; pairs (2i, 2i+1) or (i, i + half)."""
         out = Value(x.rows, x.cols, x.name + ".rope", alias=x)
-        self._add("rope", out, [x, table], i=[n_heads, head_dim, table.cols, int(interleaved)])
+        self._add("rope", out, [x, table], i=[n_heads, head_dim, table.cols, int(interleaved), first])
         return out
 
     def attention(
@@ -306,6 +306,12 @@ class Graph:
         self._add("gelu", out, [gate, up], i=[0, int(exact)])
         return out
 
+    def swiglu_clamped(self, gate: Value, up: Value, limit: float, alpha: float) -> Value:
+        """g sigmoid(alpha g) (u + 1), g being gate up to limit and u being up within +-limit (gpt-oss, 2025)."""
+        out = Value(gate.rows, gate.cols, gate.name.replace("ffn_gate", "ffn_act"))
+        self._add("swiglu_clamped", out, [gate, up], i=[0], f=[limit, alpha])
+        return out
+
     def scale(self, x: Value, factor: float) -> Value:
         """x * factor, in place."""
         out = Value(x.rows, x.cols, x.name + ".scaled", alias=x)
@@ -324,16 +330,16 @@ class Graph:
         self._add("add", out, [a, b])
         return out
 
-    def slice(self, x: Value, first: int, n: int, name: str) -> Value:
-        """n columns of x from `first` on."""
-        out = Value(x.rows, n, name)
-        self._add("slice", out, [x], i=[first])
+    def slice(self, x: Value, first: int, n: int, name: str, n_heads: int = 1) -> Value:
+        """n columns from `first` on of each of the n_heads heads of x."""
+        out = Value(x.rows, n_heads * n, name)
+        self._add("slice", out, [x], i=[first, n_heads])
         return out
 
-    def concat(self, parts: list[Value], name: str) -> Value:
-        """Up to four values side by side."""
+    def concat(self, parts: list[Value], name: str, n_heads: int = 1) -> Value:
+        """The heads of up to four values side by side."""
         out = Value(parts[0].rows, sum(p.cols for p in parts), name)
-        self._add("concat", out, list(parts))
+        self._add("concat", out, list(parts), i=[n_heads])
         return out
 
     def match_rms(self, y: Value, x: Value, least: float) -> Value:

@@ -119,11 +119,23 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
     """Reads and writes of row t of a row-wise op."""
     src, dst = op.src, op.dst
     reads: list[View | None] = []
-    if op.kind in ("quant", *NORMS, "silu_mul", "gelu", "add", "scale", "kv_store", "slice", "match_rms", "sparsify"):
+    if op.kind in (
+        "quant",
+        *NORMS,
+        "silu_mul",
+        "gelu",
+        "swiglu_clamped",
+        "add",
+        "scale",
+        "kv_store",
+        "slice",
+        "match_rms",
+        "sparsify",
+    ):
         reads.append(src[0])
     if op.kind in EXPERTS:
         reads.append(src[0])
-    if op.kind in ("silu_mul", "gelu", "add", "rope", "kv_store", "match_rms", "moe_sum"):
+    if op.kind in ("silu_mul", "gelu", "swiglu_clamped", "add", "rope", "kv_store", "match_rms", "moe_sum"):
         reads.append(src[1])
     if op.kind in ("concat", "gather") or op.kind.startswith("altup"):
         reads += [v for v in src if v and v.buf == "arena"]

@@ -390,6 +390,13 @@ class Twin:
         phi = 1 + erf(x / 2**0.5) if c % 2 else 1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))
         self.put(self.g.gelu(v, u if b % 2 else None, bool(c % 2)), 0.5 * x * phi * (y if b % 2 else 1.0))
 
+    def swiglu_clamped(self, a: int, b: int, c: int) -> None:
+        self.norm(a, 0, 0)
+        self.norm(b, 0, 0)
+        (u, y), (v, x) = self.live.pop(), self.live.pop()
+        m = np.minimum(x, 1.0)
+        self.put(self.g.swiglu_clamped(v, u, 1.0, 1.702), m / (1 + np.exp(-1.702 * m)) * (np.clip(y, -1, 1) + 1))
+
     def layer_norm(self, a: int, b: int, c: int) -> None:
         v, x = self.pick(a)
         centred = x - x.mean(-1, keepdims=True)
@@ -437,7 +444,7 @@ class Twin:
 PAGES = [2, 0, 3, 1]
 OPS = [
     "linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward",
-    "gelu", "layer_norm", "scale", "experts",
+    "gelu", "layer_norm", "scale", "swiglu_clamped", "experts",
 ]  # fmt: skip
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), *[st.integers(0, 5)] * 3), min_size=1, max_size=14)
 

@@ -20,9 +20,12 @@ static float mean(const float *x, int64_t n) {
 void pl_do_slice(const pl_run_ctx *c, const pl_op *op) {
   int64_t first, last;
   pl_my_rows(c, c->step->n_tokens, &first, &last);
-  for (int64_t t = first; t < last; t++)
-    memcpy(pl_at(c, &op->dst[0], t), (const float *)pl_at(c, &op->src[0], t) + op->i[0],
-           sizeof(float) * (size_t)op->dst[0].cols);
+  int64_t n = op->dst[0].cols / op->i[1], stride = op->src[0].cols / op->i[1];
+  for (int64_t t = first; t < last; t++) {
+    const float *x = (const float *)pl_at(c, &op->src[0], t) + op->i[0];
+    float *y = pl_at(c, &op->dst[0], t);
+    for (int32_t h = 0; h < op->i[1]; h++) memcpy(y + h * n, x + h * stride, sizeof(float) * (size_t)n);
+  }
 }
 
 void pl_do_concat(const pl_run_ctx *c, const pl_op *op) {
@@ -30,8 +33,12 @@ void pl_do_concat(const pl_run_ctx *c, const pl_op *op) {
   pl_my_rows(c, c->step->n_tokens, &first, &last);
   for (int64_t t = first; t < last; t++) {
     float *y = pl_at(c, &op->dst[0], t);
-    for (int j = 0; j < 4 && op->src[j].buf >= 0; y += op->src[j++].cols)
-      memcpy(y, pl_at(c, &op->src[j], t), sizeof(float) * (size_t)op->src[j].cols);
+    for (int32_t h = 0; h < op->i[0]; h++)
+      for (int j = 0; j < 4 && op->src[j].buf >= 0; j++) {
+        int64_t n = op->src[j].cols / op->i[0];
+        memcpy(y, (const float *)pl_at(c, &op->src[j], t) + h * n, sizeof(float) * (size_t)n);
+        y += n;
+      }
   }
 }
 

@@ -126,7 +126,8 @@ void pl_do_rope(const pl_run_ctx *c, const pl_op *op) {
   int64_t first, last;
   pl_my_rows(c, c->step->n_tokens, &first, &last);
   for (int64_t t = first; t < last; t++)
-    c->kern->rope(pl_at(c, &op->dst[0], t), op->i[0], op->i[1], op->i[2], op->i[3], pl_at(c, &op->src[1], t));
+    c->kern->rope((float *)pl_at(c, &op->dst[0], t) + op->i[4], op->i[0], op->i[1], op->i[2], op->i[3],
+                  pl_at(c, &op->src[1], t));
 }
 
 static float gelu_erf(float v) { return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f)); }
@@ -166,6 +167,24 @@ void pl_do_add(const pl_run_ctx *c, const pl_op *op) {
   }
 }
 
+void pl_do_swiglu_clamped(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *act = &op->dst[1];
+  int64_t n = op->src[0].cols, first, last;
+  const float limit = op->f[0], alpha = op->f[1];
+  float *tmp = (float *)c->scratch, *gate = tmp + n, *up = gate + n;
+  pl_my_rows(c, c->step->n_tokens, &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    const float *g = pl_at(c, &op->src[0], t), *u = pl_at(c, &op->src[1], t);
+    for (int64_t i = 0; i < n; i++) { /* silu(alpha m) / alpha is m sigmoid(alpha m) */
+      gate[i] = alpha * (g[i] > limit ? limit : g[i]);
+      up[i] = ((u[i] > limit ? limit : u[i] < -limit ? -limit : u[i]) + 1.0f) / alpha;
+    }
+    c->kern->silu(gate, up, n, y);
+    if (act->buf >= 0) put_row(c, op, y, n, t);
+  }
+}
+
 void pl_do_scale(const pl_run_ctx *c, const pl_op *op) {
   int64_t n = op->dst[0].cols, first, last;
   const float *w = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], 0) : NULL;
@@ -190,6 +209,8 @@ int64_t pl_row_scratch(const pl_op *op) {
     case PL_OP_gelu:
     case PL_OP_layernorm:
       return op->dst[0].buf >= 0 ? 0 : op->src[0].cols * (int64_t)sizeof(float);
+    case PL_OP_swiglu_clamped:
+      return 3 * op->src[0].cols * (int64_t)sizeof(float);
     case PL_OP_altup_predict:
     case PL_OP_altup_correct:
       return op->i[0] > 0 ? pl_altup_scratch(op) : 0;

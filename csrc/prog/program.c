@@ -194,7 +194,23 @@ static int op_ok(pl_program *p, const pl_op *op) {
       return 1;
     }
     case PL_OP_slice:
-      return op->i[0] >= 0 && op->i[0] + op->dst[0].cols <= op->src[0].cols;
+      return op->i[1] >= 1 && op->i[0] >= 0 && op->dst[0].cols % op->i[1] == 0 &&
+             op->src[0].cols % op->i[1] == 0 &&
+             op->i[0] + op->dst[0].cols / op->i[1] <= op->src[0].cols / op->i[1];
+    case PL_OP_concat: {
+      int64_t n = 0;
+      if (op->i[0] < 1) return 0;
+      for (int j = 0; j < 4 && op->src[j].buf >= 0; j++) {
+        if (op->src[j].cols % op->i[0]) return 0;
+        n += op->src[j].cols;
+      }
+      return n == op->dst[0].cols;
+    }
+    case PL_OP_rope:
+      return op->i[0] >= 1 && op->i[1] >= 1 && op->i[2] >= 0 && op->i[4] >= 0 && op->i[2] + op->i[4] <= op->i[1] &&
+             (int64_t)op->i[0] * op->i[1] <= op->dst[0].cols && op->src[1].cols == op->i[2];
+    case PL_OP_swiglu_clamped:
+      return op->src[0].cols == op->src[1].cols && op->f[1] != 0;
     case PL_OP_scale:
       return op->src[1].buf < 0 || op->src[1].cols == op->dst[0].cols;
     case PL_OP_rope_table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..graph import SOFTMAX, Graph, Value, Weight
+from ..graph import SOFTMAX, Const, Graph, Value, Weight
 from .hparams import Hparams, RopeScaling
 
 
@@ -65,11 +65,12 @@ def attention(
     window: int = 0,
     scale: float = 0.0,
     softcap: float = 0.0,
+    sinks: Const | None = None,
 ) -> Value:
     """[T][n_embd] of normed x [T][n_embd]: q, k, v, rope by `table` (if any), attention, output.
 
     qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together. scale: 1/sqrt(head_dim_k)
-    if 0. softcap: of the scores, 0 for none.
+    if 0. softcap, sinks: see Graph.attention.
     """
     blk = f"blk.{layer}."
     q, k, v = qkv(g, hp, x, layer)
@@ -92,6 +93,7 @@ def attention(
         scale=scale or hp.head_dim_k**-0.5,
         window=window,
         softcap=softcap,
+        sinks=sinks,
     )
     return linear(g, out, f"{blk}attn_output", hp.n_embd)
 

@@ -155,20 +155,23 @@ class Hparams:
         )
 
     def rope_frequencies(
-        self, divisors: npt.NDArray[np.float32] | None = None
+        self, divisors: npt.NDArray[np.float32] | None = None, *, rounded: bool = True
     ) -> tuple[npt.NDArray[np.float32], float]:
-        """(inv_freq [n_rot / 2] float32, factor for cos and sin); `divisors` [n_rot / 2] as in rope_freqs.
+        """(inv_freq [n_rot / 2] float32, factor for cos and sin); `divisors` [n_rot / 2] as in rope_freqs; rounded: the
+        bounds of YaRN's ramp are whole dimensions.
 
         theta^(-2i/n_rot) (RoFormer), divided by `divisors` where the file has rope_freqs (Llama 3.1), by the factor
         (linear: Chen et al. 2023), or blended per frequency (YaRN: Peng et al. 2023, with its attention temperature).
         """
         with np.errstate(all="ignore"):
-            inv, factor = self._rope_frequencies(divisors)
+            inv, factor = self._rope_frequencies(divisors, rounded)
         if not (np.isfinite(inv).all() and math.isfinite(factor)):
             raise ModelError("the file's rope keys or rope_freqs give rotary frequencies that are not finite")
         return inv, factor
 
-    def _rope_frequencies(self, divisors: npt.NDArray[np.float32] | None) -> tuple[npt.NDArray[np.float32], float]:
+    def _rope_frequencies(
+        self, divisors: npt.NDArray[np.float32] | None, rounded: bool
+    ) -> tuple[npt.NDArray[np.float32], float]:
         scaling = self.rope_scaling
         i = np.arange(0, self.n_rot, 2, dtype=np.float64)
         inv = 1.0 / self.rope_theta ** (i / self.n_rot)
@@ -187,8 +190,10 @@ class Hparams:
             return self.n_rot * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(self.rope_theta))
 
         try:
-            low = max(math.floor(dimension(scaling.beta_fast)), 0)
-            high = min(math.ceil(dimension(scaling.beta_slow)), self.n_rot - 1)
+            low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
+            if rounded:
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, self.n_rot - 1)
         except (ArithmeticError, ValueError) as error:
             raise ModelError(f"the file's YaRN scaling cannot be computed: {error}") from error
         ramp = np.clip((np.arange(self.n_rot // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
