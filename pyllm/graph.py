@@ -413,6 +413,13 @@ class Graph:
         self._add("mm_id", out, [weight, x, route, bias], i=[1, 0, 0, 0, n_used, int(x.cols != weight.cols)])
         return out
 
+    def linear_heads(self, x: Value, weight: Weight, n_heads: int) -> Value:
+        """[T][weight.rows]: each of the n_heads heads of x [T][n_heads * weight.cols] times its own rows of the weight,
+        which come from `experts`."""
+        out = Value(x.rows, weight.rows, weight.name.removesuffix(".weight"))
+        self._add("mm_id", out, [weight, x, None, None], i=[1, 0, 0, 0, n_heads, 1])
+        return out
+
     def expert_sum(self, y: Value, route: Value, shared: Value | None = None, gate: Value | None = None) -> Value:
         """[T][n]: y [T][n_used * n] summed over a token's experts with their weights, plus shared [T][n] times sigmoid
         of gate [T][1] (or 1)."""

@@ -177,8 +177,7 @@ def matmul(op: Op, n_rows: int, own_input: bool) -> Iterator[Work]:
             if not own_input:
                 work.reads.append(row(act, t))
             if op.kind == "mm_id":
-                assert route
-                work.reads.append(row(route, t))
+                work.reads += [row(route, t)] if route else []
             elif residual:
                 work.reads.append(floats(residual, t, p, n))
             work.writes.append(floats(out, t, p, n))

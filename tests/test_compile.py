@@ -68,7 +68,8 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
 
 
 @pytest.mark.parametrize(
-    "name", ["cohere2", "falcon_h1", "gemma2", "gemma3n", "gpt2", "granite", "lfm2", "mamba2", "phi3"]
+    "name",
+    ["cohere2", "deepseek2", "falcon_h1", "gemma2", "gemma3n", "gpt2", "gptoss", "granite", "lfm2", "mamba2", "phi3"],
 )
 def test_no_races_in_other_architectures(shared: Path, name: str) -> None:
     options = ModelOptions(n_ctx=48, n_batch=STEP.n_tokens, n_seqs=3, compute="f32")

@@ -17,9 +17,10 @@ from pyllm.errors import ModelError
 
 pytestmark = pytest.mark.native
 MODELS = [
-    "cohere2", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox", "granite",
-    "lfm2", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mamba2", "mistral", "mixtral", "olmo2",
-    "phi3", "phi3_partial", "qwen2", "qwen2_yarn", "qwen2moe", "qwen3", "qwen3moe", "smollm3", "stablelm",
+    "cohere2", "deepseek2", "falcon", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3n", "gpt2", "gptneox",
+    "gptoss", "granite", "lfm2", "llama_hd", "llama_tied", "llama_untied", "llama_yarn", "mamba2", "mistral",
+    "mixtral", "olmo2", "phi3", "phi3_partial", "qwen2", "qwen2_yarn", "qwen2moe", "qwen3", "qwen3moe",
+    "smollm3", "stablelm",
 ]  # fmt: skip
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M",
          "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"]  # fmt: skip
@@ -69,6 +70,17 @@ def test_float32_logits(request: pytest.FixtureRequest, level: str, name: str) -
             gap = np.partition(want, -2, axis=1)
             clear = gap[:, -1] - gap[:, -2] > 1e-3
             assert (got.argmax(1) == want.argmax(1))[clear].all()
+
+
+def test_unrounded_yarn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the released gpt-oss wants it; what the file says of its scaling is all that tells them from others."""
+    path, rounded = golden(request, "models", "gptoss")
+    want = np.load(path.parent / "gptoss_notrunc.npz")
+    monkeypatch.setattr("pyllm.models.gpt_oss.UNROUNDED", (8.0, 128))
+    with pyllm.LLM(path, compute="f32", kv_type="f32") as llm:
+        for k in prompts(rounded):
+            got = llm.logits(want[f"p{k}_ids"].tolist())[-len(want[f"p{k}_logits"]) :]
+            assert np.abs(got - want[f"p{k}_logits"]).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -131,8 +131,9 @@ int64_t pl_mm_id_scratch(const pl_op *op, int64_t max_rows) {
   return lay_out(&w, op, NULL, max_rows);
 }
 
-/* The expert of slot j of token t; -1 where the route is no expert's number. */
+/* The expert of slot j of token t: j if there is no route; -1 where the route is no expert's number. */
 static int64_t expert_of(const work *w, int64_t t, int32_t j, int64_t n_experts) {
+  if (w->op->src[2].buf < 0) return j;
   float id = ((const float *)pl_at(w->c, &w->op->src[2], t))[j];
   return id >= 0 && id < (float)n_experts ? (int64_t)id : -1;
 }

@@ -134,8 +134,9 @@ static int op_ok(pl_program *p, const pl_op *op) {
       int64_t used = op->i[4], n = used < 1 ? 0 : y->cols / used;
       if (n < 1 || n % PL_PANEL || y->cols % used || w->rows % n || w->rows / n > 1 << 20) return 0;
       return weight_ok(p, op, w) && is_float(y) && y->buf >= 0 && op->i[0] >= 1 && op->i[0] <= 2 &&
-             a->cols == w->cols * op->i[0] * (op->i[5] ? used : 1) && route->buf >= 0 && is_float(route) &&
-             route->cols == 2 * used && (bias->buf < 0 || (is_float(bias) && bias->cols == w->rows));
+             a->cols == w->cols * op->i[0] * (op->i[5] ? used : 1) &&
+             (route->buf < 0 ? w->rows == used * n : is_float(route) && route->cols == 2 * used) &&
+             (bias->buf < 0 || (is_float(bias) && bias->cols == w->rows));
     }
     case PL_OP_route:
       return is_float(w) && is_float(&op->dst[0]) && op->i[0] >= 1 && op->i[0] <= w->cols &&

@@ -122,23 +122,41 @@ def feed_forward(g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu")
     return linear(g, y, f"{blk}ffn_down", hp.n_embd)
 
 
-def moe(g: Graph, hp: Hparams, x: Value, layer: int, *, gating: int = SOFTMAX, normalize: bool = True) -> Value:
+def moe(
+    g: Graph,
+    hp: Hparams,
+    x: Value,
+    layer: int,
+    *,
+    gating: int = SOFTMAX,
+    normalize: bool = True,
+    scale: float = 1.0,
+    clamp: tuple[float, float] | None = None,
+) -> Value:
     """[T][n_embd]: the weighted sum of the SwiGLUs of each token's n_expert_used best experts, and of a shared expert
-    where the file has one, through a gate where it has that. See Graph.route."""
+    where the file has one, through a gate where it has that.
+
+    gating, normalize, scale: see Graph.route. clamp: (limit, alpha) of Graph.swiglu_clamped, which then takes
+    the place of SwiGLU."""
     blk = f"blk.{layer}."
     n_ff = hp.keys.integer("expert_feed_forward_length", hp.n_ff)
     logits = linear(g, x, f"{blk}ffn_gate_inp", hp.n_expert)
-    route = g.route(logits, hp.n_expert_used, gating, normalize)
+    route = g.route(
+        logits, hp.n_expert_used, gating, normalize, scale, g.optional_vector(f"{blk}exp_probs_b.bias", hp.n_expert)
+    )
 
     def experts(name: str, x: Value, rows: int, cols: int) -> Value:
-        weight = g.experts(f"{blk}{name}_exps.weight", hp.n_expert, rows, cols)
-        return g.linear_experts(x, weight, route, rows)
+        weight, bias = g.experts(f"{blk}{name}_exps.weight", hp.n_expert, rows, cols), f"{blk}{name}_exps.bias"
+        biases = g.const(bias, g.flat(bias, hp.n_expert, rows)) if g.has(bias) else None
+        return g.linear_experts(x, weight, route, rows, biases)
 
-    y = g.silu_mul(experts("ffn_gate", x, n_ff, hp.n_embd), experts("ffn_up", x, n_ff, hp.n_embd))
+    gate, up = experts("ffn_gate", x, n_ff, hp.n_embd), experts("ffn_up", x, n_ff, hp.n_embd)
+    y = g.swiglu_clamped(gate, up, *clamp) if clamp else g.silu_mul(gate, up)
     y = experts("ffn_down", y, hp.n_embd, n_ff)
     shared = share = None
     if g.has(f"{blk}ffn_gate_shexp.weight"):
-        n_ff = hp.keys.integer("expert_shared_feed_forward_length", hp.n_ff)
+        n_shared = n_ff * hp.keys.integer("expert_shared_count", 0, low=0) or hp.n_ff
+        n_ff = hp.keys.integer("expert_shared_feed_forward_length", n_shared)
         act = g.silu_mul(linear(g, x, f"{blk}ffn_gate_shexp", n_ff), linear(g, x, f"{blk}ffn_up_shexp", n_ff))
         shared = linear(g, act, f"{blk}ffn_down_shexp", hp.n_embd)
         if g.has(f"{blk}ffn_gate_inp_shexp.weight"):
