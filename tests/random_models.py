@@ -28,6 +28,14 @@ ATTENTION = {
 FUSED = {"attn_qkv": ((HEADS + 2 * KV) * HEAD, D), "attn_output": (D, HEADS * HEAD)}
 GLU = {"ffn_gate": (FF, D), "ffn_up": (FF, D), "ffn_down": (D, FF)}
 GATE_UP = {"ffn_up": (2 * FF, D), "ffn_down": (D, FF)}
+N_EXPERT, N_USED = 6, 2
+EXPERTS = {
+    "ffn_gate_inp": (N_EXPERT, D),
+    "ffn_gate_exps": (N_EXPERT, FF, D),
+    "ffn_up_exps": (N_EXPERT, FF, D),
+    "ffn_down_exps": (N_EXPERT, D, FF),
+}
+EXPERT_KEYS = {"expert_count": N_EXPERT, "expert_used_count": N_USED, "expert_feed_forward_length": FF}
 MLP = {"ffn_up": (FF, D), "ffn_down": (D, FF)}
 PRE = ["attn_norm", "ffn_norm"]
 SANDWICH = [*PRE, "post_attention_norm", "post_ffw_norm"]
@@ -42,9 +50,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "exaone": {"matrices": ATTENTION | GLU},
     "glm4": {"matrices": ATTENTION | GATE_UP, "norms": SANDWICH, "biases": QKV_BIAS,
              "keys": {"rope.dimension_count": 8}},
+    "granitemoe": {"matrices": ATTENTION | EXPERTS,
+                   "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25, "attention.scale": 0.2,
+                            **EXPERT_KEYS}},
     "internlm2": {"matrices": ATTENTION | GLU},
     "minicpm": {"matrices": ATTENTION | GLU,
                 "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25}},
+    "olmoe": {"matrices": dict.fromkeys(ATTENTION, (D, D)) | EXPERTS, "keys": EXPERT_KEYS, "n_kv": HEADS,
+              "vectors": {"attn_q_norm": D, "attn_k_norm": D}},
     "starcoder2": {"matrices": ATTENTION | MLP, "biases": [*ATTENTION, *MLP], "layer_norm": True, "norm_biases": True},
 }  # fmt: skip
 
@@ -59,29 +72,29 @@ def write(arch: str, path: Path) -> None:
     w.add_block_count(LAYERS)
     w.add_feed_forward_length(FF)
     w.add_head_count(HEADS)
-    w.add_head_count_kv(KV)
+    w.add_head_count_kv(spec.get("n_kv", KV))
     w.add_rope_dimension_count(keys.get("rope.dimension_count", HEAD))
     w.add_rope_freq_base(10000.0)
     (w.add_layer_norm_eps if spec.get("layer_norm") else w.add_layer_norm_rms_eps)(1e-5)
     for key, value in keys.items():
         if isinstance(value, float):
             w.add_float32(f"{arch}.{key}", value)
-        elif isinstance(value, list):
-            w.add_array(f"{arch}.{key}", value)
+        elif key != "rope.dimension_count":
+            w.add_uint32(f"{arch}.{key}", value)
     w.add_tokenizer_model("llama")
     w.add_token_list(["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))])
     w.add_token_scores([0.0] * N_VOCAB)
     w.add_token_types([2, 3, 3] + [6] * 256)
     rng = np.random.default_rng(sum(arch.encode()))
 
-    def matrix(name: str, rows: int, cols: int) -> None:
+    def matrix(name: str, *shape: int) -> None:
         gain = 1.6 if "attn_q" in name or "attn_k" in name else 1.0
-        w.add_tensor(name + ".weight", (rng.standard_normal((rows, cols)) * gain / cols**0.5).astype(np.float32))
+        w.add_tensor(name + ".weight", (rng.standard_normal(shape) * gain / shape[-1] ** 0.5).astype(np.float32))
 
-    def norm(name: str) -> None:
-        w.add_tensor(name + ".weight", (1 + 0.2 * rng.standard_normal(D)).astype(np.float32))
+    def norm(name: str, n: int = D) -> None:
+        w.add_tensor(name + ".weight", (1 + 0.2 * rng.standard_normal(n)).astype(np.float32))
         if spec.get("norm_biases"):
-            bias(name, D)
+            bias(name, n)
 
     def bias(name: str, n: int) -> None:
         w.add_tensor(name + ".bias", (0.25 * rng.standard_normal(n)).astype(np.float32))
@@ -93,10 +106,12 @@ def write(arch: str, path: Path) -> None:
     for layer in range(LAYERS):
         for name in spec.get("norms", PRE):
             norm(f"blk.{layer}.{name}")
-        for name, (rows, cols) in spec["matrices"].items():
-            matrix(f"blk.{layer}.{name}", rows, cols)
+        for name, shape in spec["matrices"].items():
+            matrix(f"blk.{layer}.{name}", *shape)
             if name in spec.get("biases", []):
-                bias(f"blk.{layer}.{name}", rows)
+                bias(f"blk.{layer}.{name}", shape[0])
+        for name, n in spec.get("vectors", {}).items():
+            norm(f"blk.{layer}.{name}", n)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
