@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from requantize import requantize
 
 import pyllm
 from pyllm._lib import ffi, lib
@@ -95,6 +96,23 @@ def test_float32_greedy(request: pytest.FixtureRequest, name: str) -> None:
             n = int(unclear[0]) if len(unclear) else len(want)
             assert out.tokens[:n] == want[:n].tolist()
             assert out.finish_reason == "length"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_quantized_activations_in_every_architecture(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    """With Q8_0 weights (of experts: MXFP4): two 8-bit terms are near float32 activations, and text follows them."""
+    path, npz = golden(request, "models", name)
+    requantize(path, tmp_path / "model.gguf", "Q8_0", "MXFP4")
+    ids, logits = npz["p1_ids"].tolist(), {}
+    for compute in ("f32", "precise"):
+        with pyllm.LLM(tmp_path / "model.gguf", compute=compute, kv_type="f32", n_threads=2) as llm:
+            logits[compute] = llm.logits(ids)
+            if compute == "precise":
+                token = llm.generate(ids, max_tokens=1, temperature=0, ignore_eos=True).tokens
+    scale = logits["f32"].std()
+    assert np.abs(logits["f32"] - logits["precise"]).max() <= 5e-3 * scale
+    assert token == [logits["precise"][-1].argmax()]
+    assert np.abs(logits["f32"] - npz["p1_logits"]).max() > 1e-2  # it is another model
 
 
 @pytest.mark.parametrize("name", TYPES)
