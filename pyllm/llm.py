@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import operator
 import os
 import queue
@@ -314,6 +313,8 @@ class LLM:
 
     async def agenerate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Completion | list[Completion]:
         """generate without blocking the event loop; cancelling the task cancels the request."""
+        import asyncio
+
         prompts, many = _as_list(prompt)
         streams = self._astreams(prompts, options)
         try:
@@ -330,6 +331,8 @@ class LLM:
 
     def _astreams(self, prompts: list[Prompt], options: dict[str, Any]) -> list[AsyncStream]:
         """Submit together, from a thread of its own: tokenizing a long text takes time."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         sinks = [AsyncSink(loop) for _ in prompts]
         events = [threading.Event() for _ in prompts]
@@ -355,6 +358,8 @@ class LLM:
         self, messages: Sequence[Message], *, stream: bool = False, **options: Any
     ) -> Completion | AsyncStream:
         """chat without blocking the event loop."""
+        import asyncio
+
         kwargs = options.pop("template_kwargs", {})
         ids = await asyncio.to_thread(self.apply_chat_template, messages, **kwargs)
         return self.astream(ids, **options) if stream else await self.agenerate(ids, **options)

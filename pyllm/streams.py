@@ -1,15 +1,19 @@
-"""Text as it is made: what carries events from the engine thread to a caller, blocking or awaited."""
+"""Text as it is made: what carries events from the engine thread to a caller, blocking or awaited.
+
+asyncio is imported where it is used: it takes longer than the rest of pyllm, and most programs do without."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .engine import Completion, Engine, Request
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Stream(Iterator[str]):
@@ -57,6 +61,8 @@ class AsyncSink:
     """Carries events from the engine thread into an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
         self.loop = loop
         self.events: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -77,6 +83,8 @@ class AsyncStream(AsyncIterator[str]):
         self._failed = False
 
     async def __anext__(self) -> str:
+        import asyncio
+
         try:
             while self.completion is None and not self._failed:
                 await self._submitted()
@@ -95,6 +103,8 @@ class AsyncStream(AsyncIterator[str]):
         raise StopAsyncIteration
 
     async def _submitted(self) -> None:
+        import asyncio
+
         try:
             await asyncio.shield(self._ready)
         except asyncio.CancelledError:

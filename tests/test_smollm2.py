@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,3 +202,24 @@ def test_every_cpu_level_says_the_same(smollm2: Path, llm: pyllm.LLM, tmp_path: 
             check=True,
         )
         assert json.loads(run.stdout) == [level, here]
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="asks the system what a program has used")
+def test_a_command_answers_at_once(smollm2: Path) -> None:
+    """Start, load and first token take 0.4 s of one core; its CPU time does not depend on what else the machine does."""
+    command = [sys.executable, "-m", "pyllm", "run", "-m", str(smollm2), "-t", "1", "-n", "1", "--temp", "0", "Hello"]
+    used = []
+    for _ in range(3):
+        program = subprocess.Popen(command, env=child_env(), stdout=subprocess.PIPE)
+        assert program.stdout and program.stdout.read().strip()
+        _, status, usage = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        assert program.returncode == 0
+        used.append(usage.ru_utime + usage.ru_stime)
+    assert min(used) < 1.0
+
+
+def test_import_leaves_out_what_few_programs_need() -> None:
+    code = "import sys, pyllm.llm; print({'asyncio', 'ssl', 'jinja2', 'rich', 'logging'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], env=child_env(), capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
