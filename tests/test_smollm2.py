@@ -206,7 +206,7 @@ def test_every_cpu_level_says_the_same(smollm2: Path, llm: pyllm.LLM, tmp_path: 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="asks the system what a program has used")
 def test_a_command_answers_at_once(smollm2: Path) -> None:
-    """Start, load and first token take 0.4 s of one core; its CPU time does not depend on what else the machine does."""
+    """Start, load and first token take 0.4 s of one core: CPU time, whatever else the machine does."""
     command = [sys.executable, "-m", "pyllm", "run", "-m", str(smollm2), "-t", "1", "-n", "1", "--temp", "0", "Hello"]
     used = []
     for _ in range(3):
