@@ -174,6 +174,12 @@ class Graph:
         ends = np.cumsum(list(parts.values()))
         return [self.const(part, data[end - n : end]) for (part, n), end in zip(parts.items(), ends, strict=True)]
 
+    def rows_of(self, name: str) -> int:
+        """Rows of the tensor `name`. ModelError if absent."""
+        if name not in self.tensors:
+            raise ModelError(f"the file has no tensor {name!r}, which its architecture needs")
+        return self.tensors[name].rows
+
     def flat(self, name: str, *shape: int) -> npt.NDArray[np.float32]:
         """All values of a tensor, [prod(shape)] float32; shape is in numpy's order. ModelError as for weight."""
         return self._tensor(name, shape[::-1]).dequantize().ravel()

@@ -116,6 +116,18 @@ def test_every_number_of_the_metadata(path: Path) -> None:
     assert report.worked + other.worked > n // 20 and report.refused + other.refused > n // 20
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deepseek2", "falcon_h1", "gemma3n", "gptoss", "phi3_partial"])
+def test_every_number_of_other_architectures(shared: Path, name: str) -> None:
+    path = shared / "goldens" / "models" / f"{name}.gguf"
+    n = len(mutate.Source(path).fields.kinds["value"]) * len(HOSTILE)
+    half = n // 2
+    reports = survive(
+        [(path, r, "test_mutations:run_all_ways", "test_mutations:Values") for r in (range(half), range(half, n))]
+    )
+    assert sum(r.worked for r in reports) > n // 20 and sum(r.refused for r in reports) > n // 20
+
+
 @pytest.mark.parametrize("path", [MODELS[1], MODELS[4], *MODELS[5:]], ids=lambda p: p.stem)
 def test_weights_that_are_noise(path: Path) -> None:
     """NaN and infinities in the weights give arbitrary text or SamplingError."""

@@ -43,6 +43,8 @@ def _attention(g: Graph, hp: Hparams, x: Value, layer: int, table: Value) -> Val
     n_key, n_value = keys.integer("attention.key_length_mla"), keys.integer("attention.value_length_mla")
     latent, n_rot = keys.integer("attention.kv_lora_rank"), hp.n_rot
     n_plain = n_key - n_rot
+    if n_plain < 1:
+        raise ModelError(f"keys of {n_key} values have no room for {n_rot} rotated ones")
     if g.has(f"{blk}attn_q_a.weight"):
         low = keys.integer("attention.q_lora_rank")
         y = linear(g, x, f"{blk}attn_q_a", low)

@@ -50,7 +50,7 @@ def build(g: Graph, hp: Hparams) -> None:
         )  # fmt: skip
         x = g.slice(predicted, active * d, d, f"{blk}active")
         normed = _norm(g, hp, x, f"{blk}attn_norm")
-        low = linear(g, normed, f"{blk}laurel_l", g.tensors[f"{blk}laurel_l.weight"].rows)
+        low = linear(g, normed, f"{blk}laurel_l", g.rows_of(f"{blk}laurel_l.weight"))
         low = linear(g, low, f"{blk}laurel_r", d)
         laurel = g.add(normed, _norm(g, hp, low, f"{blk}laurel_post_norm"))
 

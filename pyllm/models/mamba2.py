@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ModelError
 from ..graph import Graph, Value
 from .blocks import linear, norm, output
 from .hparams import Hparams
@@ -26,6 +27,8 @@ def mixer(g: Graph, hp: Hparams, x: Value, layer: int) -> Value:
         keys.integer("ssm.group_count"),
     )
     heads, length = keys.integer("ssm.time_step_rank"), keys.integer("ssm.conv_kernel", low=2, high=64)
+    if inner % heads or heads % groups:
+        raise ModelError(f"{inner} values cannot be {heads} heads in {groups} groups")
     n_conv = inner + 2 * groups * n_state
     parts = {f"{blk}ssm_z.weight": inner, f"{blk}ssm_xbc.weight": n_conv, f"{blk}ssm_dt.weight": heads}
     z, xbc, dt = (g.linear(x, w) for w in g.split(f"{blk}ssm_in.weight", parts, hp.n_embd))
