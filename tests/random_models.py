@@ -36,6 +36,24 @@ EXPERTS = {
     "ffn_down_exps": (N_EXPERT, D, FF),
 }
 EXPERT_KEYS = {"expert_count": N_EXPERT, "expert_used_count": N_USED, "expert_feed_forward_length": FF}
+LATENT, ROT, PLAIN, VALUE, LOW = 32, 16, 24, 32, 24
+MLA = {
+    "attn_q_a": (LOW, D),
+    "attn_q_b": (HEADS * (PLAIN + ROT), LOW),
+    "attn_kv_a_mqa": (LATENT + ROT, D),
+    "attn_k_b": (HEADS, LATENT, PLAIN),
+    "attn_v_b": (HEADS, VALUE, LATENT),
+    "attn_output": (D, HEADS * VALUE),
+}
+MLA_KEYS = {
+    "attention.key_length": LATENT + ROT, "attention.value_length": LATENT, "attention.q_lora_rank": LOW,
+    "attention.kv_lora_rank": LATENT, "attention.key_length_mla": PLAIN + ROT, "attention.value_length_mla": VALUE,
+}  # fmt: skip
+SHARED_EXPERT = {"ffn_gate_shexp": (FF, D), "ffn_up_shexp": (FF, D), "ffn_down_shexp": (D, FF)}
+YARN = {
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32,
+    "rope.scaling.yarn_log_multiplier": 0.0707,
+}  # fmt: skip
 MLP = {"ffn_up": (FF, D), "ffn_down": (D, FF)}
 PRE = ["attn_norm", "ffn_norm"]
 SANDWICH = [*PRE, "post_attention_norm", "post_ffw_norm"]
@@ -46,6 +64,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "chatglm": {"matrices": FUSED | GATE_UP, "biases": ["attn_qkv"], "keys": {"rope.dimension_count": 8}},
     "command-r": {"matrices": ATTENTION | GLU, "norms": ["attn_norm"], "layer_norm": True, "tied": True,
                   "keys": {"logit_scale": 4.0}},
+    "deepseek2": {"matrices": MLA | EXPERTS | SHARED_EXPERT, "n_kv": 1,
+                  "vectors": {"attn_q_a_norm": LOW, "attn_kv_a_norm": LATENT},
+                  "keys": MLA_KEYS | EXPERT_KEYS | YARN | {
+                      "rope.dimension_count": ROT, "leading_dense_block_count": 0, "expert_shared_count": 1,
+                      "expert_gating_func": 1, "expert_weights_scale": 1.5}},
     "ernie4_5": {"matrices": ATTENTION | GLU},
     "exaone": {"matrices": ATTENTION | GLU},
     "glm4": {"matrices": ATTENTION | GATE_UP, "norms": SANDWICH, "biases": QKV_BIAS,
@@ -79,6 +102,8 @@ def write(arch: str, path: Path) -> None:
     for key, value in keys.items():
         if isinstance(value, float):
             w.add_float32(f"{arch}.{key}", value)
+        elif isinstance(value, str):
+            w.add_string(f"{arch}.{key}", value)
         elif key != "rope.dimension_count":
             w.add_uint32(f"{arch}.{key}", value)
     w.add_tokenizer_model("llama")
