@@ -155,7 +155,7 @@ def over(point: Point, tolerance: float) -> bool:
 class TimedLib:
     """The C library, with the time spent in its calls that matter in a step added up."""
 
-    CALLS = ("pl_run", "pl_sampler_sample", "pl_sampler_accept")
+    CALLS = ("pl_run", "pl_sample_rows")
 
     def __init__(self, lib: Any, clock: Callable[[], float]) -> None:
         self._lib, self._clock = lib, clock

@@ -211,6 +211,10 @@ PL_API int32_t pl_sampler_accept(pl_sampler *s, const int32_t *ids, int32_t n);
 /* Draw a token from logits [n_vocab], which are only read. The k-th call of a sampler uses random numbers that
  * depend on the seed and k alone. PL_E_LOGITS when no token can be drawn. */
 PL_API int32_t pl_sampler_sample(pl_sampler *s, const float *logits);
+/* Draw and accept a token for each of n rows of logits [n][cols], all threads of the pool taking part; no two rows
+ * may share a sampler. token[i] is what pl_sampler_sample says of row i; rows whose sampler is NULL are skipped. */
+PL_API void pl_sample_rows(pl_pool *pool, pl_sampler *const *sampler, const float *logits, int64_t cols, int32_t n,
+                           int32_t *token);
 /* The candidates and probabilities that the next pl_sampler_sample would draw from, without drawing: returns how
  * many there are and writes the n most probable. */
 PL_API int32_t pl_sampler_candidates(pl_sampler *s, const float *logits, int32_t n, int32_t *ids, float *probs);

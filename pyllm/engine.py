@@ -20,7 +20,7 @@ from .backend import Backend, Step
 from .errors import Cancelled, PyllmError
 from .kvcache import PAGE, KVCache
 from .model import Model
-from .sampler import Sampler, SamplingParams
+from .sampler import Sampler, SamplingParams, checked
 from .scheduler import Chunk, Scheduler
 from .scheduler import Sequence as Tokens
 from .stopping import StopStrings
@@ -157,6 +157,8 @@ class Engine:
         self.n_steps = 0
         #: by row of step.page, what was written there: a list of pages, which only grows, and how many of it
         self._rows: list[tuple[list[int], int]] = [([], 0)] * target.n_seqs
+        #: the sequences of the last step, if it was one token of each
+        self._decoding: list[Tokens] = []
         self._thread = threading.Thread(target=self._loop, name="pyllm-engine", daemon=True)
         self._thread.start()
 
@@ -244,10 +246,14 @@ class Engine:
             self._backend.run()
         self.n_steps += 1
         self._scheduler.done(chunks)
+        samplers: list[Sampler | None] = []
+        for run, chunk in zip(runs, chunks, strict=True):
+            samplers += [run.sampler] * chunk.n_out
+        tokens = self._backend.sample(samplers)
         row = 0
         for run, chunk in zip(runs, chunks, strict=True):
             try:
-                self._take(run, chunk, row)
+                self._take(run, chunk, row, tokens)
             except Exception as error:  # one request's trouble is not the others'
                 self._end(run, error)
             row += chunk.n_out
@@ -255,6 +261,13 @@ class Engine:
     def _fill(self, chunks: list[Chunk]) -> None:
         """Write the step's arrays (pl_step)."""
         step, page_size = self._step, PAGE
+        if len(chunks) > 3:  # for fewer, whole arrays are more work
+            seqs = [chunk.seq for chunk in chunks]
+            if seqs == self._decoding and self._go_on(chunks):
+                return
+            self._decoding = seqs if all(chunk.n == chunk.n_out == 1 for chunk in chunks) else []
+        else:
+            self._decoding = []
         t = o = 0
         for s, chunk in enumerate(chunks):
             seq, n, start = chunk.seq, chunk.n, chunk.start
@@ -280,8 +293,25 @@ class Engine:
         step.q_start[len(chunks)] = t
         step.n_tokens, step.n_seqs, step.n_out = t, len(chunks), o
 
-    def _take(self, run: _Run, chunk: Chunk, row: int) -> None:
-        """Use a chunk's results: logits rows [row, row + n_out) of the step."""
+    def _go_on(self, chunks: list[Chunk]) -> bool:
+        """Write the arrays of a step with one token of each sequence, if the last one had the token before of each."""
+        if not all(c.n == 1 and row[0] is c.seq.pages for c, row in zip(chunks, self._rows, strict=False)):
+            return False
+        step, n = self._step, len(chunks)
+        step.token[:n] = [chunk.seq.tokens[-1] for chunk in chunks]
+        step.pos[:n] += 1
+        step.kv_len[:n] += 1
+        step.slot[:n] += 1
+        for s, chunk in enumerate(chunks):
+            index, inside = divmod(chunk.start, PAGE)
+            if not inside:  # a new page
+                step.page[s, index] = page = chunk.seq.pages[index]
+                step.slot[s] = page * PAGE
+                self._rows[s] = chunk.seq.pages, index + 1
+        return True
+
+    def _take(self, run: _Run, chunk: Chunk, row: int, tokens: list[int]) -> None:
+        """Use a chunk's results: rows [row, row + n_out) of the step's logits, and of the tokens drawn from them."""
         request = run.request
         if request.progress and chunk.start < len(request.prompt):
             request.progress(min(run.seq.n_computed, len(request.prompt)), len(request.prompt))
@@ -293,9 +323,8 @@ class Engine:
             return
         if not chunk.n_out:
             return
-        assert run.sampler is not None
-        token = run.sampler.sample(self._backend.logits(row))
-        run.sampler.accept(token)
+        if (token := tokens[row]) < 0:
+            checked(token)
         run.first = run.first or time.perf_counter()
         run.tokens.append(token)
         if token in self._tokenizer.eog_ids and not request.ignore_eos:

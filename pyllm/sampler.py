@@ -222,6 +222,7 @@ class Sampler:
     """
 
     seed: int  # the seed in use, chosen at random when the parameters have none
+    state: Any  # pl_sampler *
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class Sampler:
             if tokenizer is None:
                 raise ValueError("DRY needs a tokenizer to find its breakers; or set dry_sequence_breakers=()")
             breakers = [b for b in dry_breakers(tokenizer, params.dry_sequence_breakers) if b[0] < n_vocab]
-        self._state = _new(params, n_vocab, self.seed, breakers)
+        self.state = _new(params, n_vocab, self.seed, breakers)
         self._out, self._one = ffi.new("float *"), ffi.new("int32_t *")
         if len(prompt_ids):
             self._accept(prompt_ids)
@@ -253,14 +254,14 @@ class Sampler:
 
         Does not accept the token: call accept(). Raises SamplingError when every logit is -inf or NaN.
         """
-        token: int = lib.pl_sampler_sample(self._state, self._pointer(logits))
-        return token if token >= 0 else _checked(token)
+        token: int = lib.pl_sampler_sample(self.state, self._pointer(logits))
+        return token if token >= 0 else checked(token)
 
     def accept(self, token: int) -> None:
         """Append a token to the history. Raises ValueError when it is outside the vocabulary."""
         self._one[0] = int(token)
-        if (result := lib.pl_sampler_accept(self._state, self._one, 1)) < 0:
-            _checked(result)
+        if (result := lib.pl_sampler_accept(self.state, self._one, 1)) < 0:
+            checked(result)
 
     def candidates(self, logits: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """What the next sample() draws from: ids [n] and their probabilities [n], the most probable first.
@@ -269,9 +270,9 @@ class Sampler:
         """
         ids = np.empty(self.n_vocab, np.int32)
         probs = np.empty(self.n_vocab, np.float32)
-        n = _checked(
+        n = checked(
             lib.pl_sampler_candidates(
-                self._state,
+                self.state,
                 self._pointer(logits),
                 self.n_vocab,
                 ffi.from_buffer("int32_t[]", ids, require_writable=True),
@@ -284,12 +285,12 @@ class Sampler:
         """Log softmax of the logits as they are: of `token`, and of the n best (default: params.logprobs)."""
         n = min(self.params.logprobs if n is None else n, self.n_vocab)
         ids, values = ffi.new("int32_t[]", max(n, 1)), ffi.new("float[]", max(n, 1))
-        found = _checked(lib.pl_sampler_logprobs(self._state, self._pointer(logits), token, n, ids, values, self._out))
+        found = checked(lib.pl_sampler_logprobs(self.state, self._pointer(logits), token, n, ids, values, self._out))
         return TopLogprobs(self._out[0], [(ids[i], values[i]) for i in range(found)])
 
     def _accept(self, tokens: Sequence[int]) -> None:
         ids = ffi.new("int32_t[]", [int(t) for t in tokens])
-        _checked(lib.pl_sampler_accept(self._state, ids, len(tokens)))
+        checked(lib.pl_sampler_accept(self.state, ids, len(tokens)))
 
     def _pointer(self, logits: Any) -> Any:
         if not isinstance(logits, np.ndarray):
@@ -325,7 +326,8 @@ def _new(params: SamplingParams, n_vocab: int, seed: int, breakers: _Breakers) -
     return ffi.gc(state, lib.pl_sampler_free)
 
 
-def _checked(result: int) -> int:
+def checked(result: int) -> int:
+    """`result`, unless it is an error of the sampler: SamplingError, MemoryError or ValueError."""
     if result >= 0:
         return result
     if result == lib.PL_E_LOGITS:

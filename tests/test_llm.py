@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyllm
-from pyllm import engine, model
+from pyllm import model
 from pyllm.backend.cpu import CpuBackend
 from pyllm.kvcache import PAGE
 
@@ -40,17 +40,15 @@ def greedy(llm: pyllm.LLM, prompt: Any, n: int = 12, **options: Any) -> Any:
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """script(ids): from now on every sampler draws these tokens, one after the other."""
 
-    base = engine.Sampler
-
     def write(ids: Sequence[int]) -> None:
-        class Scripted(base):
-            drawn = 0
+        drawn: dict[object, int] = {}
 
-            def sample(self, logits: Any) -> int:
-                self.drawn += 1
-                return ids[self.drawn - 1]
+        def sample(self: CpuBackend, samplers: Sequence[object]) -> list[int]:
+            for sampler in samplers:
+                drawn[sampler] = drawn.get(sampler, -1) + 1
+            return [ids[drawn[sampler]] for sampler in samplers]
 
-        monkeypatch.setattr(engine, "Sampler", Scripted)
+        monkeypatch.setattr(CpuBackend, "sample", sample)
 
     return write
 

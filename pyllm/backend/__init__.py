@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..compile import Program, View
 from ..gguf import GGUFFile
+from ..sampler import Sampler
 
 
 class Step:
@@ -43,8 +44,9 @@ class Backend(Protocol):
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Run ops [first, last) for the step's current contents; the GIL is released meanwhile."""
 
-    def logits(self, row: int) -> Any:
-        """Pointer (float *) to the [n_vocab] logits of output row `row` of the last step."""
+    def sample(self, samplers: Sequence[Sampler | None]) -> list[int]:
+        """Draw and accept a token for each output row of the last step that has a sampler: its id, or an error below 0
+        (sampler.checked raises it)."""
 
     def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
         """A copy of rows [first, first + rows) of a float32 view, [rows][cols]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .._lib import ffi, lib
 from ..compile import Op, Program, View, const_bytes
 from ..errors import PyllmError
 from ..gguf import GGUFFile
+from ..sampler import Sampler
 from . import Step
 
 #: buffers that lie in huge pages: those that are read from end to end. A cache that is little used would take them all,
@@ -129,6 +130,8 @@ class CpuBackend:
             raise PyllmError(f"the compiled program is not sound at {where}; please report this model")
         self._n_ops = len(program.ops)
         self._bases, self._logits = bases, program.logits
+        self._samplers: Sequence[Sampler | None] = []
+        self._states, self._tokens = ffi.new("pl_sampler *[]", len(step.out)), ffi.new("int32_t[]", len(step.out))
         self._logits_at = ffi.cast("float *", ffi.cast("uint8_t *", bases["arena"]) + program.logits.off)
         self._bind(step)
 
@@ -153,8 +156,14 @@ class CpuBackend:
                 else PyllmError("the step is not sound")
             )
 
-    def logits(self, row: int) -> Any:
-        return self._logits_at + row * self._logits.cols
+    def sample(self, samplers: Sequence[Sampler | None]) -> list[int]:
+        n = len(samplers)
+        if samplers != self._samplers:
+            self._samplers = list(samplers)
+            self._states[0:n] = [ffi.NULL if s is None else s.state for s in samplers]
+        lib.pl_sample_rows(self._pool, self._states, self._logits_at, self._logits.cols, n, self._tokens)
+        tokens: list[int] = ffi.unpack(self._tokens, n)
+        return tokens
 
     def read(self, view: View, rows: int, first: int = 0) -> npt.NDArray[np.float32]:
         start = ffi.cast("uint8_t *", self._bases[view.buf]) + view.off + first * view.stride
