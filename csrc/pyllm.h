@@ -138,7 +138,7 @@ typedef struct pl_op {
   int32_t i[8]; /* meaning per kind: see op.inc */
   float f[8];
   pl_view dst[2];
-  pl_view src[4];
+  pl_view src[5];
 } pl_op;
 
 typedef struct pl_step {

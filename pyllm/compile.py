@@ -3,7 +3,8 @@
 The result is data (a list of Ops over Views into named buffers); a backend encodes and runs it. Passes, in order:
 
 1. what only the output rows need is computed for them alone;
-2. residual adds move into the matmul that feeds them, gate, up and activation become one op;
+2. residual adds move into the matmul that feeds them; gate, up and activation become one op; what is done to each head
+   of queries, keys and values becomes part of the matmul that makes them;
 3. every matmul with a quantized weight gets its input quantized, once per input, and the quantization moves into the
    op that makes the input where that op can do it; second_terms says how finely;
 4. inputs of matmuls that are cheap to make are made by every thread for itself in steps of few tokens;
@@ -29,11 +30,12 @@ TYPE_Q4_0 = 2
 TYPE_ACT_Q8 = 1000  # PL_TYPE_ACT_Q8
 ACT_BLOCK = 32  # values per struct pl_q8
 ALIGN = 64
+PANEL = 16  # PL_PANEL
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
 _QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "swiglu_clamped": 0, "attn": 5, "gather": 0}
 #: matmuls, and where their weights are among their inputs; the activations are number 1
-_WEIGHTS = {"mm": (0,), "mm_glu": (0, 2), "mm_id": (0,)}
+_WEIGHTS = {"mm": (0,), "mm_glu": (0, 2), "mm_heads": (0,), "mm_id": (0,)}
 #: ops that make a matmul's input so quickly that in a step of few tokens every thread does it for itself
 _LOCAL = {"rmsnorm", "layernorm", "quant", "gather"}
 #: ops that compute each row of their result from the same row of their inputs
@@ -232,6 +234,92 @@ def fuse_glu(nodes: list[Node], compute: str) -> list[Node]:
     return result
 
 
+@dataclass
+class _Heads:
+    """A matmul and the ops that work on each head of its result."""
+
+    mm: Node
+    out: Value
+    head_dim: int = 0
+    norm: Node | None = None
+    rope: Node | None = None
+    store: Node | None = None
+
+
+def fuse_heads(nodes: list[Node]) -> list[Node]:
+    """mm, head_norm, rope and kv_store, as far as each works on nothing but the result of the one before, become one
+    op. Heads are whole panels."""
+    readers: dict[Value, list[Node]] = {}
+    for node in nodes:
+        for value in _values(node):
+            readers.setdefault(value, []).append(node)
+    place = {node: k for k, node in enumerate(nodes)}
+    producer = {node.out: node for node in nodes if node.out is not None}
+    found = {node: _heads_of(node, readers) for node in nodes if node.kind == "mm" and node.src[3] is None}
+    stores: dict[Node, int] = {}
+    for heads in found.values():
+        table = producer.get(_values(heads.rope)[1]) if heads.rope else None
+        if table is not None and place[table] > place[heads.mm]:
+            heads.rope = heads.store = None
+        if heads.store:
+            stores[heads.store] = stores.get(heads.store, 0) + 1
+    result = []
+    gone: set[Node] = set()
+    for node in nodes:
+        heads = found.get(node) or _Heads(node, Value(0, 0, ""))
+        store = heads.store if heads.store and stores[heads.store] == 2 else None  # keys and values both
+        if node in gone:
+            continue
+        if not (heads.norm or heads.rope or store):
+            result.append(node)
+            continue
+        gone.update(n for n in (heads.norm, heads.rope, store) if n is not None)
+        i, f, table_value, norm, cache = [0] * 4 + [heads.head_dim, 0, 0, 0], [0.0], None, None, None
+        if heads.norm:
+            norm, f = heads.norm.src[1], heads.norm.f
+        if heads.rope:
+            table_value, i[5], i[6] = heads.rope.src[1], heads.rope.i[2], heads.rope.i[3]
+        if store:
+            cache, i[7] = store.src[2], 1 + store.src.index(heads.out)
+        result.append(Node("mm_heads", heads.out, [*node.src[:3], table_value, norm, cache], i, f))
+    return result
+
+
+def _heads_of(mm: Node, readers: dict[Value, list[Node]]) -> _Heads:
+    assert mm.out is not None
+    heads = _Heads(mm, mm.out)
+    while len(readers.get(heads.out, ())) == 1:
+        node = readers[heads.out][0]
+        if node.kind == "kv_store":
+            if node.src[0] is node.src[1]:
+                break
+            n, head_dim = node.i[0], node.i[1 + node.src.index(heads.out)]
+        elif node.kind in ("head_norm", "rope") and node.src[0] is heads.out:
+            n, head_dim = node.i[:2]
+        else:
+            break
+        before = heads.norm or heads.rope
+        if (
+            n * head_dim != heads.out.cols
+            or head_dim % PANEL
+            or (before and heads.head_dim != head_dim)
+            or (node.kind == "head_norm" and before)
+            or (node.kind == "rope" and (heads.rope or any(node.i[4:])))
+        ):
+            break
+        heads.head_dim = head_dim
+        if node.kind == "kv_store":
+            heads.store = node
+            break
+        if node.kind == "rope":
+            heads.rope = node
+        else:
+            heads.norm = node
+        assert node.out is not None
+        heads.out = node.out
+    return heads
+
+
 def _can_move(mm: Node, past: list[Node]) -> bool:
     """Whether no op of `past` changes the matmul's input in place."""
     x = mm.src[1]
@@ -258,9 +346,9 @@ def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
             x = node.src[1]
             assert isinstance(x, Value)
             i = [2, int(above[x] > 0), number[x], unit[x]]
-            node = Node(node.kind, node.out, [node.src[0], acts[x], *node.src[2:]], i + node.i[4:])
+            node = Node(node.kind, node.out, [node.src[0], acts[x], *node.src[2:]], i + node.i[4:], node.f)
         elif node.kind in _WEIGHTS:
-            node = Node(node.kind, node.out, node.src, [1, 0, 0, 0, *node.i[4:]])
+            node = Node(node.kind, node.out, node.src, [1, 0, 0, 0, *node.i[4:]], node.f)
         result.append(node)
         if node.out in acts:
             maker = node
@@ -277,6 +365,11 @@ def quantize_inputs(nodes: list[Node], compute: str) -> list[Node]:
         if node.act is not None and node.out is not None and node.out.root not in read:
             node.out = None  # only the quantized form is used
     return result
+
+
+def fuse(nodes: list[Node], compute: str) -> list[Node]:
+    """All fusions, in their order."""
+    return fuse_heads(fuse_glu(fuse_residuals(select_rows(nodes)), compute))
 
 
 def mark_local(nodes: list[Node]) -> None:
@@ -361,8 +454,7 @@ class _Planner:
 
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.target = graph, target
-        nodes = fuse_glu(fuse_residuals(select_rows(graph.nodes)), target.compute)
-        self.nodes = quantize_inputs(nodes, target.compute)
+        self.nodes = quantize_inputs(fuse(graph.nodes, target.compute), target.compute)
         mark_local(self.nodes)
         self.max_rows = {ROWS_T: target.n_batch, ROWS_O: target.n_out}
         self.last_use: dict[Value, int] = {}
@@ -391,6 +483,10 @@ class _Planner:
                 self._share(k, node.out, residual)
             if node.local and node.kind in _WEIGHTS:
                 self._keep_until(k)
+            if node.kind == "mm_heads" and node.i[7] and node.out is not None:
+                # read by nobody else, but the next matmul shall not have to wait until all have left this one
+                after = next((n for n, other in enumerate(self.nodes) if n > k and other.kind == "attn"), k)
+                self.last_use[node.out.root] = max(self.last_use[node.out.root], after)
         self.last_use[logits.root] = len(self.nodes)
         arena = _Arena()
         for k, node in enumerate(self.nodes):
@@ -492,10 +588,14 @@ class _Planner:
                 q, cache, sinks = node.src
                 assert isinstance(q, Value) and isinstance(cache, Cache) and not isinstance(sinks, Cache | State)
                 dst, src = [out, act], [self.view(q), *self._cache_views(cache), self.view(sinks)]
+            elif node.kind == "mm_heads":
+                *inputs, cached = node.src
+                place = self._cache_views(cached)[i[7] - 1] if isinstance(cached, Cache) else None
+                dst, src = [out, place], [self.view(s, True) for s in inputs if not isinstance(s, (Cache, State))]
             else:
                 dst = [out, act]
                 src = [self.view(s, node.kind in _WEIGHTS) for s in node.src if not isinstance(s, Cache | State)]
-            ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 4)[:4], local=node.local))
+            ops.append(Op(node.kind, name, i, f, dst, (src + [None] * 5)[:5], local=node.local))
         return ops
 
 

@@ -167,7 +167,7 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
 
 def matmul(op: Op, n_rows: int, own_input: bool) -> Iterator[Work]:
     """Panels of the result. Which rows an expert reads depends on the routes, so it counts as all."""
-    act, route, residual = op.src[1:]
+    act, route, residual = op.src[1:4]
     out = op.dst[0]
     assert act and out
     for p in range(0, out.cols, PANEL):
@@ -181,6 +181,25 @@ def matmul(op: Op, n_rows: int, own_input: bool) -> Iterator[Work]:
             elif residual:
                 work.reads.append(floats(residual, t, p, n))
             work.writes.append(floats(out, t, p, n))
+        yield work
+
+
+def matmul_heads(op: Op, shape: Shape, own_input: bool) -> Iterator[Work]:
+    """Work of mm_heads: the last to finish a panel of a head goes on with the head."""
+    act, out, cache = op.src[1], op.dst[0], op.dst[1]
+    head_dim = op.i[4]
+    assert act and out
+    for h in range(out.cols // head_dim):
+        work = Work(ANYBODY)
+        for t, s, pos in shape.tokens():
+            work.reads += [] if own_input else [row(act, t)]
+            work.reads += [row(op.src[3], t)] if op.src[3] else []
+            work.writes.append(floats(out, t, h * head_dim, head_dim))
+            if cache:
+                key = op.i[7] == 1
+                part = cell(cache.type, head_dim, pos % PAGE, key)
+                start = cache.off + shape.pages[s][pos // PAGE] * cache.stride
+                work.writes.append((cache.buf, start + h * head_bytes(cache.type, head_dim, key) + part))
         yield work
 
 
@@ -262,6 +281,8 @@ def works(op: Op, shape: Shape, n_threads: int, few: bool = False) -> Iterator[W
         yield from attention(op, shape)
     elif op.kind in ("short_conv", "conv_silu", "ssd"):
         yield from recurrent(op, shape, n_threads)
+    elif op.kind == "mm_heads":
+        yield from matmul_heads(op, shape, local)
     elif op.kind in ("mm", "mm_glu", "mm_id", "softcap"):
         assert op.dst[0]
         n_rows = shape.n_tokens if op.dst[0].rows == ROWS_T else len(shape.out)

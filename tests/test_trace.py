@@ -234,10 +234,11 @@ def check_attention(bench: Bench, sequences: list[list[int]], window: int = 0) -
     bench.fill(sequences)
     ops = bench.model.program.ops
     at = next(k for k, op in enumerate(ops) if op.kind == "attn")
-    store = ops[at - 1]
-    assert store.kind == "kv_store" and ops[at].i[4] == window
+    keys, values = ops[at - 2 : at]  # matmuls that store their heads
+    assert (keys.kind, values.kind, keys.i[7], values.i[7]) == ("mm_heads", "mm_heads", 1, 2)
+    assert ops[at].i[4] == window
     bench.backend.run(0, at)
-    q, k, v = map(bench.read, (ops[at].src[0], *store.src[:2]))
+    q, k, v = map(bench.read, (ops[at].src[0], keys.dst[0], values.dst[0]))
     bench.backend.run(at, at + 1)  # which may write over k and v
     got = bench.read(ops[at].dst[0])
     group = hp.n_head // hp.n_head_kv

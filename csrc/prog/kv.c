@@ -53,7 +53,8 @@ static work lay_out(uint8_t *mem, int64_t hdp) {
 }
 
 int64_t pl_kv_scratch(const pl_op *op) {
-  int32_t k = pl_kv_dim(PL_Q8_0, op->i[1]), v = pl_kv_dim(PL_Q8_0, op->i[2]);
+  int heads = op->kind == PL_OP_mm_heads;
+  int32_t k = pl_kv_dim(PL_Q8_0, op->i[heads ? 4 : 1]), v = heads ? 0 : pl_kv_dim(PL_Q8_0, op->i[2]);
   return (int64_t)(k > v ? k : v) * 11;
 }
 
@@ -138,23 +139,38 @@ static int64_t first_of_page(const pl_step *s, int64_t t) {
   return -1;
 }
 
+/* Stores heads [h0, h1) of rows [t0, t1) of x, all of whose rows in these heads are there. */
+static void store(const pl_run_ctx *c, const pl_view *cache, int is_k, const pl_view *x, int32_t head_dim,
+                  int32_t h0, int32_t h1, int64_t t0, int64_t t1, work w) {
+  int64_t bytes = head_bytes(cache->type, head_dim, is_k);
+  for (int64_t t = t0; t < t1; t++) {
+    const float *v = pl_at(c, x, t), *first = NULL;
+    int32_t j = c->step->slot[t] % PL_PAGE;
+    uint8_t *page = pl_at(c, cache, c->step->slot[t] / PL_PAGE);
+    if (is_k && cache->type == PL_Q4_0 && j > 0) {
+      int64_t at = first_of_page(c->step, t);
+      if (at >= 0) first = pl_at(c, x, at);
+    }
+    for (int32_t h = h0; h < h1; h++)
+      if (is_k)
+        put_k(c->kern, cache->type, v + h * head_dim, first ? first + h * head_dim : NULL, head_dim, j,
+              page + h * bytes, w);
+      else
+        put_v(c->kern, cache->type, v + h * head_dim, head_dim, j, page + h * bytes, w);
+  }
+}
+
+void pl_kv_store_head(const pl_run_ctx *c, const pl_view *cache, int is_k, const pl_view *x, int32_t head_dim,
+                      int32_t h) {
+  work w = lay_out(c->scratch, pl_kv_dim(PL_Q8_0, head_dim));
+  store(c, cache, is_k, x, head_dim, h, h + 1, 0, c->step->n_tokens, w);
+}
+
 void pl_do_kv_store(const pl_run_ctx *c, const pl_op *op) {
   int32_t n_kv = op->i[0], hd_k = op->i[1], hd_v = op->i[2];
-  const pl_view *kc = &op->dst[0], *vc = &op->dst[1];
-  int64_t head_k = head_bytes(kc->type, hd_k, 1), head_v = head_bytes(vc->type, hd_v, 0), first, last;
+  int64_t first, last;
   work w = lay_out(c->scratch, pl_kv_dim(PL_Q8_0, hd_k > hd_v ? hd_k : hd_v));
   pl_my_rows(c, c->step->n_tokens, &first, &last);
-  for (int64_t t = first; t < last; t++) {
-    const float *k = pl_at(c, &op->src[0], t), *v = pl_at(c, &op->src[1], t), *k0 = NULL;
-    int32_t page = c->step->slot[t] / PL_PAGE, j = c->step->slot[t] % PL_PAGE;
-    uint8_t *pk = pl_at(c, kc, page), *pv = pl_at(c, vc, page);
-    if (kc->type == PL_Q4_0 && j > 0) {
-      int64_t t0 = first_of_page(c->step, t);
-      if (t0 >= 0) k0 = pl_at(c, &op->src[0], t0);
-    }
-    for (int32_t h = 0; h < n_kv; h++) {
-      put_k(c->kern, kc->type, k + h * hd_k, k0 ? k0 + h * hd_k : NULL, hd_k, j, pk + h * head_k, w);
-      put_v(c->kern, vc->type, v + h * hd_v, hd_v, j, pv + h * head_v, w);
-    }
-  }
+  store(c, &op->dst[0], 1, &op->src[0], hd_k, 0, n_kv, first, last, w);
+  store(c, &op->dst[1], 0, &op->src[1], hd_v, 0, n_kv, first, last, w);
 }

@@ -29,8 +29,10 @@ int64_t pl_source_scratch(const pl_op *op, const pl_view *w) {
 }
 
 int64_t pl_mm_scratch(const pl_op *op) {
-  int64_t n = pl_source_scratch(op, &op->src[0]),
-          m = op->kind == PL_OP_mm_glu ? pl_source_scratch(op, &op->src[2]) : 0;
+  int64_t n = pl_source_scratch(op, &op->src[0]);
+  int64_t m = op->kind == PL_OP_mm_glu     ? pl_source_scratch(op, &op->src[2])
+              : op->kind == PL_OP_mm_heads ? pl_kv_scratch(op)
+                                           : 0;
   return n > m ? n : m;
 }
 
@@ -152,9 +154,10 @@ const int32_t pl_in_order[PL_Y_ROWS] = {
 typedef struct job {
   const pl_run_ctx *c;
   const pl_op *op;
-  const refine *some; /* the lists of second terms, or NULL */
-  int64_t T, stripe;  /* tokens in all and at a time */
-  int32_t terms;      /* rows of each token that the kernel sees, evenly spaced */
+  const refine *some;      /* the lists of second terms, or NULL */
+  const pl_view *residual; /* or NULL */
+  int64_t T, stripe;       /* tokens in all and at a time */
+  int32_t terms;           /* rows of each token that the kernel sees, evenly spaced */
 } job;
 
 static job start(const pl_run_ctx *c, const pl_op *op, const pl_source *s) {
@@ -164,6 +167,7 @@ static job start(const pl_run_ctx *c, const pl_op *op, const pl_source *s) {
   if (j.stripe > j.T || s->repack) j.stripe = j.T; /* packing again for each stripe would cost more */
   j.some = is_sparse(op) && j.T > PL_LISTED_ABOVE ? listed(c, op, j.T, j.stripe) : NULL;
   j.terms = j.some ? 1 : op->i[0];
+  j.residual = op->kind == PL_OP_mm && op->src[3].buf >= 0 ? &op->src[3] : NULL;
   return j;
 }
 
@@ -252,7 +256,7 @@ static void copy_columns(float *to, const float *from, int32_t n) {
 /* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
 static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, int64_t s0, int64_t s1) {
   const pl_run_ctx *c = j->c;
-  const pl_view *bias = &j->op->src[2], *res = &j->op->src[3];
+  const pl_view *bias = &j->op->src[2];
   const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) : NULL;
   int32_t step = PL_Y_ROWS / j->terms;
   panels v = get_panels(j, s, p, n);
@@ -268,8 +272,8 @@ static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, in
         int32_t nr = panel_rows(s->w, p + i);
         if (b)
           for (int32_t r = 0; r < nr; r++) x[r] += b[col + r];
-        if (res->buf >= 0) {
-          const float *more = (const float *)pl_at(c, res, t0 + t) + col;
+        if (j->residual) {
+          const float *more = (const float *)pl_at(c, j->residual, t0 + t) + col;
           for (int32_t r = 0; r < nr; r++) x[r] += more[r];
         }
         copy_columns((float *)pl_at(c, &j->op->dst[0], t0 + t) + col, x, nr);
@@ -307,6 +311,32 @@ static void glu_panels(const job *j, const pl_source *gate, const pl_source *up,
   }
 }
 
+/* Head h of the result, whose panels are all there, on to its place. */
+static void finish_head(const pl_run_ctx *c, const pl_op *op, int32_t h) {
+  const pl_view *y = &op->dst[0], *norm = &op->src[4];
+  int32_t hd = op->i[4], n_rot = op->i[5];
+  const float *w = norm->buf >= 0 ? pl_at(c, norm, 0) : NULL;
+  for (int64_t t = 0; t < c->step->n_tokens; t++) {
+    float *x = (float *)pl_at(c, y, t) + h * hd;
+    if (w) c->kern->rmsnorm(x, w, hd, op->f[0], x);
+    if (n_rot) c->kern->rope(x, 1, hd, n_rot, op->i[6], pl_at(c, &op->src[3], t));
+  }
+  if (op->i[7]) pl_kv_store_head(c, &op->dst[1], op->i[7] == 1, y, hd, h);
+}
+
+/* Panels [first, last) of all heads are made: goes on with the heads that are whole by this. */
+static void finish_panels(const pl_run_ctx *c, const pl_op *op, int64_t first, int64_t last) {
+  int32_t per_head = op->i[4] / PL_PANEL;
+  atomic_int *done = c->prog->panels_done + c->prog->first_head[op - c->prog->ops];
+  for (int64_t p = first, n; p < last; p += n) {
+    int64_t h = p / per_head, end = (h + 1) * per_head;
+    n = (end < last ? end : last) - p;
+    if (atomic_fetch_add_explicit(&done[h], (int)n, memory_order_acq_rel) + n < per_head) continue;
+    atomic_store_explicit(&done[h], 0, memory_order_relaxed); /* for the next step */
+    finish_head(c, op, (int32_t)h);
+  }
+}
+
 /* All panels of s, and of up unless that is NULL, shared out among the threads. */
 static void do_panels(const pl_run_ctx *c, const pl_op *op, const pl_source *s, const pl_source *up,
                       int64_t share) {
@@ -315,7 +345,7 @@ static void do_panels(const pl_run_ctx *c, const pl_op *op, const pl_source *s, 
           last;
   int pairs = c->kern->mm2[s->type] && (!up || c->kern->mm2[up->type]) && j.T * j.terms >= PL_PAIRS_FROM;
   if (pairs) chunk += chunk % 2;
-  while (pl_claim(c, op, n_panels, chunk, &first, &last))
+  while (pl_claim(c, op, n_panels, chunk, &first, &last)) {
     for (int64_t s0 = 0; s0 < j.T; s0 += j.stripe) {
       int64_t s1 = s0 + j.stripe < j.T ? s0 + j.stripe : j.T;
       for (int64_t p = first, n; p < last; p += n) {
@@ -326,6 +356,8 @@ static void do_panels(const pl_run_ctx *c, const pl_op *op, const pl_source *s, 
           mm_panels(&j, s, p, n, s0, s1);
       }
     }
+    if (op->kind == PL_OP_mm_heads) finish_panels(c, op, first, last);
+  }
 }
 
 void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
@@ -336,4 +368,9 @@ void pl_do_mm(const pl_run_ctx *c, const pl_op *op) {
 void pl_do_mm_glu(const pl_run_ctx *c, const pl_op *op) {
   pl_source gate = pl_source_of(c->kern, op, &op->src[0]), up = pl_source_of(c->kern, op, &op->src[2]);
   do_panels(c, op, &gate, &up, 16);
+}
+
+void pl_do_mm_heads(const pl_run_ctx *c, const pl_op *op) {
+  pl_source s = pl_source_of(c->kern, op, &op->src[0]);
+  do_panels(c, op, &s, NULL, 8);
 }

@@ -18,7 +18,9 @@ const pl_op_info *pl_op_at(int32_t i) { return i >= 0 && i < PL_N_OPS ? &op_info
 
 static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
 
-static int is_mm(const pl_op *op) { return op->kind == PL_OP_mm || op->kind == PL_OP_mm_glu; }
+static int is_mm(const pl_op *op) {
+  return op->kind == PL_OP_mm || op->kind == PL_OP_mm_glu || op->kind == PL_OP_mm_heads;
+}
 
 static int64_t op_bytes(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
   int64_t most = 64;
@@ -106,10 +108,32 @@ static int weight_ok(const pl_program *p, const pl_op *op, const pl_view *w) {
                        32 * op->i[3] % pl_type_block(w->type) == 0);
 }
 
+/* Whether a view is a K or V cache of n_kv heads. */
+static int cache_ok(pl_program *p, const pl_view *c, int64_t n_kv, int is_k) {
+  if (n_kv < 1 || n_kv > INT32_MAX || c->cols < 1 || c->cols > PL_HEAD_MAX) return 0;
+  int64_t page = pl_kv_page_bytes(c->type, (int32_t)n_kv, (int32_t)c->cols, is_k);
+  if (c->buf < 0 || c->buf >= p->n_bufs || c->off < 0 || page <= 0 || c->stride < page || c->rows < 1) return 0;
+  if ((int64_t)(c->rows - 1) * c->stride + page > p->sizes[c->buf] - c->off) return 0;
+  if (p->n_pages == 0 || c->rows < p->n_pages) p->n_pages = c->rows;
+  return 1;
+}
+
+/* What mm_heads does after the matmul. */
+static int heads_ok(pl_program *p, const pl_op *op) {
+  const pl_view *y = &op->dst[0], *table = &op->src[3], *norm = &op->src[4];
+  int32_t hd = op->i[4], n_rot = op->i[5];
+  if (hd < PL_PANEL || hd % PL_PANEL || y->cols % hd || y->rows != PL_ROWS_T) return 0;
+  if (n_rot < 0 || n_rot > hd || n_rot % 2 ||
+      (n_rot && (table->buf < 0 || !is_float(table) || table->cols < n_rot)))
+    return 0;
+  if (norm->buf >= 0 && (!is_float(norm) || norm->cols != hd)) return 0;
+  return op->i[7] == 0 || (op->dst[1].cols == hd && cache_ok(p, &op->dst[1], y->cols / hd, op->i[7] == 1));
+}
+
 static int op_ok(pl_program *p, const pl_op *op) {
   if (op->kind < 0 || op->kind >= PL_N_OPS) return 0;
   int is_kv = op->kind == PL_OP_kv_store || op->kind == PL_OP_attn;
-  for (int j = 0; j < 4; j++)
+  for (int j = 0; j < 5; j++)
     if ((j < 2 && !is_kv && !view_ok(p, &op->dst[j])) || (!is_kv && !view_ok(p, &op->src[j]))) return 0;
   if (op->f[7] != 0 && (op->i[7] < 1 || op->i[7] > 8)) return 0; /* units of second terms */
   const pl_view *w = &op->src[0];
@@ -121,11 +145,13 @@ static int op_ok(pl_program *p, const pl_op *op) {
       return is_float(&op->dst[0]) && op->dst[0].cols == w->cols;
     }
     case PL_OP_mm:
-    case PL_OP_mm_glu: {
+    case PL_OP_mm_glu:
+    case PL_OP_mm_heads: {
       if (op->kind == PL_OP_mm_glu && (op->src[2].buf < 0 || op->src[2].rows != w->rows ||
                                        op->src[2].cols != w->cols || !weight_ok(p, op, &op->src[2])))
         return 0;
       const pl_view *a = &op->src[1], *y = &op->dst[0];
+      if (op->kind == PL_OP_mm_heads && !heads_ok(p, op)) return 0;
       return weight_ok(p, op, w) && is_float(y) && y->cols == w->rows && op->i[0] >= 1 &&
              a->cols == w->cols * op->i[0];
     }
@@ -162,14 +188,7 @@ static int op_ok(pl_program *p, const pl_op *op) {
               ? op->i[0] < n_kv || op->i[0] % n_kv || op->src[0].cols != (int64_t)op->i[0] * hd_k || op->i[4] < 0
               : op->src[0].cols != (int64_t)n_kv * hd_k || op->src[1].cols != (int64_t)n_kv * hd_v)
         return 0;
-      for (int j = 0; j < 2; j++) {
-        const pl_view *c = j ? vc : kc;
-        int64_t page = pl_kv_page_bytes(c->type, n_kv, (int32_t)c->cols, !j);
-        if (c->buf < 0 || c->buf >= p->n_bufs || c->off < 0 || page <= 0 || c->stride < page || c->rows < 1)
-          return 0;
-        if ((int64_t)(c->rows - 1) * c->stride + page > p->sizes[c->buf] - c->off) return 0;
-        if (p->n_pages == 0 || c->rows < p->n_pages) p->n_pages = c->rows;
-      }
+      if (!cache_ok(p, kc, n_kv, 1) || !cache_ok(p, vc, n_kv, 0)) return 0;
       const pl_view *sinks = &op->src[3];
       if (is_attn && sinks->buf >= 0 && (!view_ok(p, sinks) || !is_float(sinks) || sinks->cols != op->i[0]))
         return 0;
@@ -234,7 +253,8 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
   p->base = malloc(sizeof *p->base * (size_t)n_bufs);
   p->sizes = malloc(sizeof *sizes * (size_t)n_bufs);
   p->next = calloc((size_t)n_ops, sizeof *p->next);
-  if (!p->ops || !p->base || !p->sizes || !p->next) {
+  p->first_head = calloc((size_t)n_ops, sizeof *p->first_head);
+  if (!p->ops || !p->base || !p->sizes || !p->next || !p->first_head) {
     pl_program_free(p);
     return NULL;
   }
@@ -253,6 +273,16 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
       pl_program_free(p);
       return NULL;
     }
+  int64_t heads = 0;
+  for (int32_t i = 0; i < n_ops; i++) {
+    p->first_head[i] = (int32_t)heads;
+    if (ops[i].kind == PL_OP_mm_heads) heads += ops[i].dst[0].cols / ops[i].i[4];
+  }
+  p->panels_done = calloc((size_t)heads + 1, sizeof *p->panels_done);
+  if (!p->panels_done) {
+    pl_program_free(p);
+    return NULL;
+  }
   p->scratch = pl_program_scratch(ops, n_ops, max_tokens);
   p->shared_bytes = pl_program_shared(ops, n_ops);
   p->refine = align64(refine_bytes(ops, n_ops, max_tokens));
@@ -269,6 +299,8 @@ void pl_program_free(pl_program *p) {
   free(p->base);
   free(p->sizes);
   free((void *)p->next);
+  free((void *)p->panels_done);
+  free(p->first_head);
   free(p);
 }
 

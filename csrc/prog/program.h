@@ -32,9 +32,11 @@ struct pl_program {
   int64_t shared_bytes;
   atomic_int *counters; /* [n_counters] zero between ops */
   int32_t n_counters;
-  int32_t n_vocab; /* rows of the embedding table: token ids are below */
-  int32_t n_pos;   /* rows of the embedding of positions, if there is one: positions are below */
-  int32_t n_pages; /* KV pages that every cache view holds */
+  atomic_int *panels_done; /* of each head of each mm_heads, zero between ops */
+  int32_t *first_head;     /* [n_ops] where those of an op begin */
+  int32_t n_vocab;         /* rows of the embedding table: token ids are below */
+  int32_t n_pos;           /* rows of the embedding of positions, if there is one: positions are below */
+  int32_t n_pages;         /* KV pages that every cache view holds */
   const pl_kern_table *kern;
 };
 
@@ -94,6 +96,9 @@ void pl_glu(const pl_run_ctx *c, int32_t kind, const float *g, const float *u, i
 
 /* Bytes of thread memory that an op needs. */
 int64_t pl_row_scratch(const pl_op *op);
+/* Head h of all tokens' rows x [T][heads][head_dim] into a K or V cache, by kv.c. */
+void pl_kv_store_head(const pl_run_ctx *c, const pl_view *cache, int is_k, const pl_view *x, int32_t head_dim,
+                      int32_t h);
 int64_t pl_mm_scratch(const pl_op *op);
 int64_t pl_route_scratch(const pl_op *op);
 int64_t pl_mm_id_scratch(const pl_op *op, int64_t max_rows);

@@ -56,8 +56,8 @@ def encode(ops: list[Op], buffers: list[str]) -> Any:
         c.i[0:8], c.f[0:8] = op.i, op.f
         for k in range(2):
             put(c.dst[k], op.dst[k])
-        for k in range(4):
-            put(c.src[k], op.src[k])
+        for k in range(5):
+            put(c.src[k], op.src[k] if k < len(op.src) else None)
     return array
 
 
