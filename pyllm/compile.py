@@ -474,13 +474,14 @@ class _Planner:
     def place_values(self) -> None:
         logits = self.graph.logits
         assert logits is not None
+        last_read = {v.root: k for k, node in enumerate(self.nodes) for v in node.src if isinstance(v, Value)}
         for k, node in enumerate(self.nodes):
             for value in [*node.src, node.out, node.act]:
                 if isinstance(value, Value):
                     self.last_use[value.root] = k
             residual = node.src[3] if node.kind == "mm" else None
             if isinstance(residual, Value) and node.out is not None:
-                self._share(k, node.out, residual)
+                self._share(k, node.out, residual, last_read)
             if node.local and node.kind in _WEIGHTS:
                 self._keep_until(k)
             if node.kind == "mm_heads" and node.i[7] and node.out is not None:
@@ -488,13 +489,16 @@ class _Planner:
                 after = next((n for n, other in enumerate(self.nodes) if n > k and other.kind == "attn"), k)
                 self.last_use[node.out.root] = max(self.last_use[node.out.root], after)
         self.last_use[logits.root] = len(self.nodes)
+        dead: dict[int, list[Value]] = {}
+        for value, k in self.last_use.items():
+            dead.setdefault(k, []).append(value)
         arena = _Arena()
         for k, node in enumerate(self.nodes):
             for value in (node.out, node.act):
                 if value is not None and value.root not in self.offsets:
                     self.offsets[value.root] = arena.take(self.nbytes(value.root))
-            for value in list(self.offsets):
-                if self.last_use[value] == k:
+            for value in dead.get(k, ()):
+                if value in self.offsets:
                     arena.give(self.offsets[value], self.nbytes(value))
         self.sizes["arena"] = arena.size
 
@@ -505,13 +509,16 @@ class _Planner:
             if isinstance(value, Value):
                 self.last_use[value.root] = max(self.last_use[value.root], k)
 
-    def _share(self, k: int, out: Value, residual: Value) -> None:
-        """A matmul writes over its residual, element by element, if nothing else reads that then or afterwards."""
-        others = [self.nodes[k].src[1], *(v for node in self.nodes[k + 1 :] for v in node.src)]
-        free = all(v.root is not residual.root for v in others if isinstance(v, Value))
-        if out.alias is None and out is not self.graph.logits and free:
+    def _share(self, k: int, out: Value, residual: Value, last_read: dict[Value, int]) -> None:
+        """A matmul writes over its residual, element by element, if nothing else reads that then or afterwards.
+
+        last_read: by root, the last node that reads it."""
+        x, root = self.nodes[k].src[1], residual.root
+        assert isinstance(x, Value)
+        if out.alias is None and out is not self.graph.logits and x.root is not root and last_read[root] <= k:
+            last_read[root] = last_read.get(out, k)
             out.alias = residual
-            self.last_use[residual.root] = k
+            self.last_use[root] = k
 
     def view(self, item: Value | Weight | Const | None, matmul: bool = False) -> View | None:
         if item is None:

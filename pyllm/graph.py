@@ -42,7 +42,10 @@ class Value:
 
     @property
     def root(self) -> Value:
-        return self.alias.root if self.alias else self
+        value = self
+        while value.alias is not None:
+            value = value.alias
+        return value
 
 
 @dataclass(eq=False)
