@@ -6,7 +6,7 @@
 enum {
   PL_Y_ROWS = 64,      /* activation rows per kernel call */
   PL_LISTED_ABOVE = 4, /* tokens for which a list of second terms does not pay */
-  PL_PAIRS_FROM = 12   /* activation rows from which two panels at once pay */
+  PL_PAIRS_FROM = 33   /* activation rows from which two panels at once pay */
 };
 /* [PL_Y_ROWS] 0, 1, 2, ...: rows of y for kernels that fill them one after the other. */
 extern const int32_t pl_in_order[];
