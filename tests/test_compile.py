@@ -409,6 +409,21 @@ class Twin:
         v, x = self.pop(a)
         self.put(self.g.scale(v, 0.5), x * 0.5)
 
+    def glu(self, a: int, b: int, c: int) -> None:
+        """Gate and up of one normed value; the gate read by others too if c is a multiple of 3."""
+        self.norm(a, 0, 0)
+        v, x = self.live.pop()
+        gate = self.g.linear(v, self.g.weight(SQUARE[b % 4], D, D))
+        up = self.g.linear(v, self.g.weight(SQUARE[c % 4], D, D))
+        y, z = x @ self.w[SQUARE[b % 4]].T, x @ self.w[SQUARE[c % 4]].T
+        if c % 3 == 0:
+            self.put(gate, y)
+        if a % 2:
+            self.put(self.g.silu_mul(gate, up), y / (1 + np.exp(-y)) * z)
+        else:
+            tanh = np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))
+            self.put(self.g.gelu(gate, up), y / 2 * (1 + tanh) * z)
+
     def head_norm(self, a: int, b: int, c: int) -> None:
         v, x = self.pop(a)
         y = rms(x.reshape(self.n, HEADS, HEAD), self.w["head"], self.EPS).reshape(self.n, D)
@@ -558,6 +573,24 @@ def test_the_more_blocks_are_refined_the_smaller_the_error(
         errors.append(check(weights[True], ops, [k * 5 % VOCAB for k in range(20)], "default"))
     assert 5e-4 < errors[0] < 0.05
     assert errors == sorted(errors, reverse=True) and errors[3] < errors[1] / 8
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(("a", "c", "fused"), [(0, 1, True), (1, 2, True), (0, 0, False), (1, 3, False)])
+def test_gate_and_up_become_one_op(weights: dict[bool, Weights], a: int, c: int, fused: bool, n: int) -> None:
+    """Unless the gate has another reader; the result is the same, in steps of few tokens and of many."""
+    seen: list[str] = []
+
+    def record(ops: list[Op]) -> None:
+        seen.extend(op.kind for op in ops)
+        place_barriers(ops)
+
+    ops = [("glu", a, 1, c), ("linear", -1, 0, 1), ("add", -1, 1, 0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "place_barriers", record)
+        for quantized in (False, True):
+            assert check(weights[quantized], ops, [k * 5 % VOCAB for k in range(n)], "precise") < 5e-3
+    assert ("mm_glu" in seen) == fused
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
