@@ -75,7 +75,7 @@ def share_of(result: dict[str, Any], limits: dict[str, float]) -> tuple[float, s
     if kernel.startswith("mm_") and result["nt"] <= FROM_MEMORY:
         shares.append((result["gb_per_s"] / limits["read_gb_per_s"], "memory"))
     exact = kernel.startswith(("mm_", "mm2_", "qk_")) and not any(t in kernel for t in FLOAT_WEIGHTS)
-    peak = limits.get(f"{'int8' if exact else 'float'}_gop_per_s_{kernel.rsplit('_', 1)[1]}")
+    peak = limits.get(f"{'int8' if exact else 'float'}_gop_per_s_{kernel.split('/')[0].rsplit('_', 1)[1]}")
     if peak:
         shares.append((result["gop_per_s"] / peak, "arithmetic"))
     return max(shares, default=None)

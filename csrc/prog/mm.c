@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "kern/tile.h"
 #include "prog/program.h"
 #include "quant/types.h"
 
@@ -29,11 +30,9 @@ int64_t pl_source_scratch(const pl_op *op, const pl_view *w) {
 }
 
 int64_t pl_mm_scratch(const pl_op *op) {
-  int64_t n = pl_source_scratch(op, &op->src[0]);
-  int64_t m = op->kind == PL_OP_mm_glu     ? pl_source_scratch(op, &op->src[2])
-              : op->kind == PL_OP_mm_heads ? pl_kv_scratch(op)
-                                           : 0;
-  return n > m ? n : m;
+  int64_t n = pl_source_scratch(op, &op->src[0]), kv = op->kind == PL_OP_mm_heads ? pl_kv_scratch(op) : 0;
+  if (op->kind == PL_OP_mm_glu) n += pl_source_scratch(op, &op->src[2]);
+  return n > kv ? n : kv;
 }
 
 const uint8_t *pl_panel(const pl_run_ctx *c, const pl_source *s, int64_t p, int32_t nr, uint8_t *scratch) {
@@ -68,8 +67,9 @@ typedef struct refine {
   int32_t *full;  /* [n_full] tokens multiplied with all units; the others: */
   int32_t *start; /* entries of unit u of stripe s are start[s * n_units + u] .. start[s * n_units + u + 1] - 1 */
   int32_t *token; /* [entries] counted from the start of the stripe */
-  float *sum;     /* [tokens of a stripe][1 or 2][16] second terms of one or two panels */
-  pl_q8 *block;   /* [entries][unit] */
+  float *sum;   /* [2][tokens of a stripe][1 or 2][16] second terms of one or two panels, of up to two matrices */
+  pl_q8 *block; /* [entries][unit] */
+  uint8_t *has; /* [T][n_units] 1 where there is a second term */
 } refine;
 
 static int is_sparse(const pl_op *op) { return op->i[1]; }
@@ -79,8 +79,10 @@ static refine *lay_out(uint8_t *mem, const pl_op *op, int64_t max_rows, int64_t 
   int64_t units = op->src[0].cols / 32 / op->i[3], full = pl_align64(sizeof *r),
           start = full + pl_align64(max_rows * 4);
   int64_t token = start + pl_align64(((max_rows / PL_Y_ROWS + 1) * units + 2) * 4);
-  int64_t sum = token + pl_align64(units * max_rows * 4), block = sum + pl_align64(max_rows * 2 * PL_PANEL * 4);
-  *bytes = block + pl_align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
+  int64_t sum = token + pl_align64(units * max_rows * 4),
+          block = sum + 2 * pl_align64(max_rows * 2 * PL_PANEL * 4);
+  int64_t has = block + pl_align64(units * max_rows * op->i[3] * (int64_t)sizeof(pl_q8));
+  *bytes = has + pl_align64(units * max_rows);
   if (!mem) return NULL;
   r->unit = op->i[3];
   r->n_units = (int32_t)units;
@@ -89,6 +91,7 @@ static refine *lay_out(uint8_t *mem, const pl_op *op, int64_t max_rows, int64_t 
   r->token = (int32_t *)(void *)(mem + token);
   r->sum = (float *)(void *)(mem + sum);
   r->block = (pl_q8 *)(void *)(mem + block);
+  r->has = mem + has;
   return r;
 }
 
@@ -98,7 +101,7 @@ int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows) {
   return bytes;
 }
 
-static int has_unit(const pl_q8 *lo, int32_t unit) {
+static uint8_t has_unit(const pl_q8 *lo, int32_t unit) {
   for (int32_t b = 0; b < unit; b++)
     if (lo[b].d != 0) return 1;
   return 0;
@@ -120,22 +123,23 @@ static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int
   memset(r->start, 0, sizeof *r->start * (size_t)(n_lists + 2));
   for (int64_t t = 0; t < T; t++) {
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb;
+    uint8_t *has = r->has + t * r->n_units;
     int32_t n = 0, *start = r->start + t / stripe * r->n_units;
-    for (int32_t u = 0; u < r->n_units; u++) n += has_unit(lo + u * r->unit, r->unit);
-    if (2 * n > r->n_units) r->full[r->n_full++] = (int32_t)t;
-    if (2 * n <= r->n_units && n)
-      for (int32_t u = 0; u < r->n_units; u++) start[u + 2] += has_unit(lo + u * r->unit, r->unit);
+    for (int32_t u = 0; u < r->n_units; u++) n += has[u] = has_unit(lo + u * r->unit, r->unit);
+    if (2 * n > r->n_units) {
+      r->full[r->n_full++] = (int32_t)t;
+      memset(has, 0, (size_t)r->n_units);
+    } else if (n) {
+      for (int32_t u = 0; u < r->n_units; u++) start[u + 2] += has[u];
+    }
   }
   for (int64_t i = 0; i < n_lists; i++) r->start[i + 2] += r->start[i + 1];
-  for (int64_t t = 0, full = 0; t < T; t++) {
-    if (full < r->n_full && r->full[full] == t) {
-      full++;
-      continue;
-    }
+  for (int64_t t = 0; t < T; t++) {
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb;
+    const uint8_t *has = r->has + t * r->n_units;
     int32_t *start = r->start + t / stripe * r->n_units;
     for (int32_t u = 0; u < r->n_units; u++)
-      if (has_unit(lo + u * r->unit, r->unit)) {
+      if (has[u]) {
         int32_t n = start[u + 1]++;
         r->token[n] = (int32_t)(t % stripe);
         memcpy(r->block + (int64_t)n * r->unit, lo + u * r->unit, sizeof(pl_q8) * (size_t)r->unit);
@@ -144,11 +148,9 @@ static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int
   return r;
 }
 
-const int32_t pl_in_order[PL_Y_ROWS] = {
-    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
-};
+#define TEN(i) (i), (i) + 1, (i) + 2, (i) + 3, (i) + 4, (i) + 5, (i) + 6, (i) + 7, (i) + 8, (i) + 9
+const int32_t pl_in_order[PL_Y_ROWS] = {TEN(0),  TEN(10), TEN(20), TEN(30), TEN(40), TEN(50), TEN(60), TEN(70),
+                                        TEN(80), 90,      91,      92,      93,      94,      95};
 
 /* A matmul under way on one thread. */
 typedef struct job {
@@ -181,11 +183,13 @@ typedef struct panels {
   const uint8_t *w;
   int64_t next;     /* bytes from the first to the second; 0: there is one */
   int32_t nr, cols; /* rows of the first that exist; columns of y, 16 or 32 */
+  float *sum;       /* [tokens of the stripe][cols] their second terms, or NULL */
 } panels;
 
-static panels get_panels(const job *j, const pl_source *s, int64_t p, int64_t n) {
+/* scratch: where they are made if need be. */
+static panels get_panels(const job *j, const pl_source *s, int64_t p, int64_t n, uint8_t *scratch) {
   panels v = {.nr = panel_rows(s->w, p), .cols = (int32_t)n * PL_PANEL};
-  uint8_t *scratch = j->c->scratch;
+  if (j->some) v.sum = j->some->sum;
   v.w = pl_panel(j->c, s, p, v.nr, scratch);
   if (n == 1) return v;
   scratch += pl_align64(j->c->kern->panel_bytes[s->type](s->w->cols));
@@ -203,109 +207,121 @@ static void run_kernel(const job *j, const pl_source *s, const panels *v, int64_
     kern->mm[s->type](v->w + w, s->row_bytes, v->nr, k, a, a_stride, nt, at, y);
 }
 
-/* some->sum [n][cols] = second terms of tokens t0 .. t0+n-1, a stripe, times the panels. */
+/* v->sum [n][cols] = second terms of tokens t0 .. t0+n-1, a stripe, times the panels. */
 static void add_second_terms(const job *j, const pl_source *s, const panels *v, int64_t t0, int64_t n) {
   const refine *r = j->some;
   const pl_view *a = &j->op->src[1];
   int32_t type = s->type, k = r->unit * 32;
   int64_t unit_bytes =
       s->repack || s->w->layout == PL_PACKED ? j->c->kern->panel_bytes[type](64 * k) / 64 : pl_row_bytes(type, k);
-  memset(r->sum, 0, sizeof(float) * (size_t)(n * v->cols));
+  memset(v->sum, 0, sizeof(float) * (size_t)(n * v->cols));
   for (int32_t i = 0, m; i < r->n_full; i += m) { /* tokens one after the other, in one call */
     int64_t t = r->full[i];
     for (m = 1; m < PL_Y_ROWS && i + m < r->n_full && r->full[i + m] == t + m && t + m != t0 && t + m != t0 + n;)
       m++;
     if (t < t0 || t >= t0 + n) continue;
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(j->c, j->op, a, t) + s->w->cols / 32;
-    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, pl_in_order, r->sum + (t - t0) * v->cols);
+    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, pl_in_order, v->sum + (t - t0) * v->cols);
   }
   const int32_t *first = r->start + t0 / r->stripe * r->n_units;
   for (int64_t u = 0; u < r->n_units; u++) {
     int32_t i = first[u], m = first[u + 1] - i;
     if (m)
       run_kernel(j, s, v, u * unit_bytes, k, r->block + (int64_t)i * r->unit, r->unit * (int64_t)sizeof(pl_q8), m,
-                 r->token + i, r->sum);
+                 r->token + i, v->sum);
   }
 }
 
-/* y [nt][cols] = tokens [t0, t0 + nt) of the stripe from s0 times the panels, whose second terms have been added up. */
-static void multiply(const job *j, const pl_source *s, const panels *v, int64_t s0, int64_t t0, int32_t nt,
-                     float *y) {
+/* y [nt][terms][cols] = tokens [t0, t0 + nt) times the panels. */
+static void multiply(const job *j, const pl_source *s, const panels *v, int64_t t0, int32_t nt, float *y) {
   const pl_view *a = &j->op->src[1];
-  int32_t terms = j->terms, cols = v->cols;
-  memset(y, 0, sizeof(float) * (size_t)(nt * terms * cols));
-  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / terms, nt * terms, pl_in_order,
-             y);
-  if (j->some) {
-    const float *lo = j->some->sum + (t0 - s0) * cols;
-    for (int32_t i = 0; i < nt * cols; i++) y[i] += lo[i];
-  } else if (terms > 1) {
-    for (int32_t t = 0; t < nt; t++)
-      for (int32_t r = 0; r < cols; r++) y[t * cols + r] = y[t * terms * cols + r] + y[(t * terms + 1) * cols + r];
-  }
+  memset(y, 0, sizeof(float) * (size_t)(nt * j->terms * v->cols));
+  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / j->terms, nt * j->terms,
+             pl_in_order, y);
 }
 
-/* to [n] = from [n] for a panel's columns, all 16 as a rule. */
-static void copy_columns(float *to, const float *from, int32_t n) {
-  if (n == PL_PANEL)
-    memcpy(to, from, sizeof(float) * PL_PANEL);
-  else
-    memcpy(to, from, sizeof(float) * (size_t)n);
+/* out [n] = hi [n], + lo [n], + bias [n], + res [n] (those that are not NULL). n is a constant where that counts. */
+PL_INLINE void put_columns(float *out, const float *hi, const float *lo, const float *bias, const float *res,
+                           int n) {
+  float v[PL_PANEL];
+  for (int i = 0; i < n; i++) v[i] = lo ? hi[i] + lo[i] : hi[i];
+  if (bias)
+    for (int i = 0; i < n; i++) v[i] += bias[i];
+  if (res)
+    for (int i = 0; i < n; i++) v[i] += res[i];
+  memcpy(out, v, sizeof(float) * (size_t)n);
+}
+
+/* Token t's second terms, in the stripe from s0, where y is what multiply() made of tokens from t0 on. */
+static const float *second_terms(const job *j, const panels *v, const float *y, int64_t s0, int64_t t0,
+                                 int32_t t) {
+  if (v->sum) return v->sum + (t0 - s0 + t) * v->cols;
+  return j->terms > 1 ? y + (t * j->terms + 1) * v->cols : NULL;
 }
 
 /* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
 static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, int64_t s0, int64_t s1) {
   const pl_run_ctx *c = j->c;
-  const pl_view *bias = &j->op->src[2];
-  const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) : NULL;
+  const pl_view *bias = &j->op->src[2], *res = j->residual;
+  const float *b = bias->buf >= 0 ? (const float *)pl_at(c, bias, 0) + p * PL_PANEL : NULL;
   int32_t step = PL_Y_ROWS / j->terms;
-  panels v = get_panels(j, s, p, n);
+  panels v = get_panels(j, s, p, n, c->scratch);
   _Alignas(64) float y[PL_Y_ROWS * 2 * PL_PANEL];
-  if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
+  if (v.sum) add_second_terms(j, s, &v, s0, s1 - s0);
   for (int64_t t0 = s0; t0 < s1; t0 += step) {
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
-    multiply(j, s, &v, s0, t0, nt, y);
-    for (int32_t t = 0; t < nt; t++)
+    multiply(j, s, &v, t0, nt, y);
+    for (int32_t t = 0; t < nt; t++) {
+      const float *hi = y + t * j->terms * v.cols, *lo = second_terms(j, &v, y, s0, t0, t);
+      const float *x = res ? (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL : NULL;
+      float *out = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
       for (int64_t i = 0; i < n; i++) {
-        float *x = y + (t * n + i) * PL_PANEL;
-        int64_t col = (p + i) * PL_PANEL;
+        int64_t col = i * PL_PANEL;
         int32_t nr = panel_rows(s->w, p + i);
-        if (b)
-          for (int32_t r = 0; r < nr; r++) x[r] += b[col + r];
-        if (j->residual) {
-          const float *more = (const float *)pl_at(c, j->residual, t0 + t) + col;
-          for (int32_t r = 0; r < nr; r++) x[r] += more[r];
-        }
-        copy_columns((float *)pl_at(c, &j->op->dst[0], t0 + t) + col, x, nr);
+        const float *l = lo ? lo + col : NULL, *bi = b ? b + col : NULL, *xi = x ? x + col : NULL;
+        if (nr == PL_PANEL)
+          put_columns(out + col, hi + col, l, bi, xi, PL_PANEL);
+        else
+          put_columns(out + col, hi + col, l, bi, xi, nr);
       }
+    }
   }
 }
 
-/* Columns of the result for n panels from p on, first holding the gate, then its activation times up. */
+/* Columns of the result for n panels from p on: of the gate, and its activation times up. */
 static void glu_panels(const job *j, const pl_source *gate, const pl_source *up, int64_t p, int64_t n, int64_t s0,
                        int64_t s1) {
-  const pl_run_ctx *c = j->c;
   int32_t step = PL_Y_ROWS / j->terms;
-  _Alignas(64) float y[PL_Y_ROWS * 2 * PL_PANEL], g[PL_Y_ROWS * 2 * PL_PANEL];
-  for (int32_t half = 0; half < 2; half++) {
-    const pl_source *s = half ? up : gate;
-    panels v = get_panels(j, s, p, n);
-    if (j->some) add_second_terms(j, s, &v, s0, s1 - s0);
-    for (int64_t t0 = s0; t0 < s1; t0 += step) {
-      int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
-      multiply(j, s, &v, s0, t0, nt, y);
-      if (half) {
-        for (int32_t t = 0; t < nt; t++) {
-          const float *row = (const float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
-          for (int64_t i = 0; i < n; i++)
-            copy_columns(g + (t * n + i) * PL_PANEL, row + i * PL_PANEL, panel_rows(s->w, p + i));
-        }
-        pl_glu(c, j->op->i[4], g, y, nt * v.cols, y);
-      }
+  _Alignas(64) float y[PL_Y_ROWS * 2 * PL_PANEL], both[2][PL_Y_ROWS * 2 * PL_PANEL];
+  const pl_source *s[2] = {gate, up};
+  panels v[2];
+  for (int m = 0; m < 2; m++) {
+    v[m] = get_panels(j, s[m], p, n, j->c->scratch + (m ? pl_source_scratch(j->op, gate->w) : 0));
+    if (!v[m].sum) continue;
+    v[m].sum += m * j->stripe * 2 * PL_PANEL;
+    add_second_terms(j, s[m], &v[m], s0, s1 - s0);
+  }
+  int32_t cols = v[0].cols;
+  for (int64_t t0 = s0; t0 < s1; t0 += step) {
+    int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
+    for (int m = 0; m < 2; m++) {
+      multiply(j, s[m], &v[m], t0, nt, y);
       for (int32_t t = 0; t < nt; t++) {
-        float *row = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
-        for (int64_t i = 0; i < n; i++)
-          copy_columns(row + i * PL_PANEL, y + (t * n + i) * PL_PANEL, panel_rows(s->w, p + i));
+        const float *hi = y + t * j->terms * cols, *lo = second_terms(j, &v[m], y, s0, t0, t);
+        for (int32_t i = 0; i < cols; i += PL_PANEL)
+          put_columns(both[m] + t * cols + i, hi + i, lo ? lo + i : NULL, NULL, NULL, PL_PANEL);
+      }
+    }
+    pl_glu(j->c, j->op->i[4], both[0], both[1], nt * cols, y);
+    for (int32_t t = 0; t < nt; t++) {
+      float *out = (float *)pl_at(j->c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
+      for (int64_t i = 0; i < n; i++) {
+        int32_t nr = panel_rows(gate->w, p + i);
+        const float *x = y + t * cols + i * PL_PANEL;
+        if (nr == PL_PANEL)
+          put_columns(out + i * PL_PANEL, x, NULL, NULL, NULL, PL_PANEL);
+        else
+          put_columns(out + i * PL_PANEL, x, NULL, NULL, NULL, nr);
       }
     }
   }

@@ -4,7 +4,7 @@
 #include "prog/program.h"
 
 enum {
-  PL_Y_ROWS = 64,      /* activation rows per kernel call */
+  PL_Y_ROWS = 96,      /* activation rows per kernel call */
   PL_LISTED_ABOVE = 4, /* tokens for which a list of second terms does not pay */
   PL_PAIRS_FROM = 33   /* activation rows from which two panels at once pay */
 };

@@ -32,18 +32,23 @@ static const char *bench_name(const entry *e) {
 }
 
 /* One result: calls, bytes and operations are per run. */
-static void report(const entry *e, int json, int *first, int nt, double calls, double bytes, double ops, double s,
-                   double t) {
+static void report_as(const char *name, int json, int *first, int nt, double calls, double bytes, double ops,
+                      double s, double t) {
   const char *size = nt ? text("%d", nt) : "null";
   if (json)
     printf(
         "%s\n{\"kernel\": \"%s\", \"nt\": %s, \"cycles_per_call\": %.1f, \"gb_per_s\": %.2f, \"gop_per_s\": %.2f}",
-        *first ? "" : ",", bench_name(e), size, t / calls, bytes / s * 1e-9, ops / s * 1e-9);
+        *first ? "" : ",", name, size, t / calls, bytes / s * 1e-9, ops / s * 1e-9);
   else
-    printf("%-22s %4s %12.1f cycles/call %8.2f GB/s %8.1f GOP/s\n", bench_name(e), nt ? size : "", t / calls,
+    printf("%-22s %4s %12.1f cycles/call %8.2f GB/s %8.1f GOP/s\n", name, nt ? size : "", t / calls,
            bytes / s * 1e-9, ops / s * 1e-9);
   *first = 0;
   fflush(stdout);
+}
+
+static void report(const entry *e, int json, int *first, int nt, double calls, double bytes, double ops, double s,
+                   double t) {
+  report_as(bench_name(e), json, first, nt, calls, bytes, ops, s, t);
 }
 
 /* Seconds and ticks of one run of work: repeated often enough that reading the clock costs nothing, the best of
@@ -152,6 +157,18 @@ static void bench_mm2(const entry *e, int json, int *first) {
                  j++)((pl_mm2_fn *)e->fn)(w + 2 * j * panel, panel, k, a, stride, nt, in_order, y));
     report(e, json, first, nt, (double)n, (double)(2 * n * panel), 4.0 * (double)(n * PL_PANEL * k * nt), s, t);
   }
+  /* second terms: block by block, each time for other tokens */
+  enum { LISTED = 24 };
+  const int64_t block = pl_type_block(e->type_id), n_blocks = k / block, part = panel / n_blocks;
+  int32_t some[2][LISTED];
+  for (int32_t t = 0; t < LISTED; t++) some[0][t] = 2 * t, some[1][t] = 2 * t + 1;
+  double s, t;
+  MEASURE(s, t,
+          for (int64_t j = 0; j < n * n_blocks;
+               j++)((pl_mm2_fn *)e->fn)(w + j / n_blocks * 2 * panel + j % n_blocks * part, panel, block, a,
+                                        block / 32 * (int64_t)sizeof(pl_q8), LISTED, some[j % 2], y));
+  report_as(text("%s/block", bench_name(e)), json, first, LISTED, (double)(n * n_blocks), (double)(2 * n * panel),
+            4.0 * (double)(n * PL_PANEL * k * LISTED), s, t);
   free(rows), free(w), free(a), free(y);
 }
 
