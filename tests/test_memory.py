@@ -88,16 +88,21 @@ def openings(n):
         llm.stream("a")
         del llm
     gc.collect()
+def state():
+    return memory(), memory("VmSize"), len(os.listdir("/proc/self/fd"))
 openings(60)
-before = memory(), memory("VmSize"), len(os.listdir("/proc/self/fd"))
-openings(60)
-after = memory(), memory("VmSize"), len(os.listdir("/proc/self/fd"))
-print(json.dumps([b - a for a, b in zip(before, after)]))
+grown = []
+for _ in range(3):
+    before = state()
+    openings(60)
+    grown.append([b - a for a, b in zip(before, state())])
+print(json.dumps([min(g) for g in zip(*grown)]))
 """
 
 
 def test_nothing_is_left_of_closed_models() -> None:
-    """Sixty of each: closed, refused, forgotten."""
+    """Sixty of each: closed, refused, forgotten. Thrice, since what is left is left each time, and what the allocator
+    takes now and then is not."""
     resident, mapped, files = child(OPENINGS, QUANT)  # type: ignore[misc]
     assert resident < 60 * 3200  # the smallest buffer of a model, once for each
     assert mapped < 8 << 20  # its cache, once for each; stacks of 2 MiB that are kept for the next thread
