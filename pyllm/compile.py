@@ -111,7 +111,7 @@ class Program:
 SECOND_TERM_ABOVE = 2.0
 #: ... and all blocks of the tokens at positions below this: later ones attend to them the most, and short prompts take
 #: no time to speak of.
-FULL_BELOW = 64.0
+FULL_BELOW = 32.0
 
 
 def second_terms(weight: Weight, compute: str) -> float:
