@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyllm.compile as compiler
+import pyllm.fusion as fusion
 from pyllm._lib import lib
 from pyllm.backend import Step
 from pyllm.backend.cpu import CpuBackend
@@ -28,7 +29,6 @@ from pyllm.compile import (
     Target,
     View,
     compile_graph,
-    fuse,
     place_barriers,
 )
 from pyllm.errors import ModelError
@@ -192,7 +192,7 @@ def test_only_the_same_rows_stay_with_their_thread() -> None:
 def test_values_live_until_their_last_use(model: Model) -> None:
     """Every byte that an op reads was last written by the op that the graph says makes that value."""
     graph, program = model.graph, model.program
-    fused = fuse(graph.nodes, model.options.compute)
+    fused = fusion.fuse(graph.nodes, model.options.compute)
     nodes = {n.out.name: n for n in fused if n.out is not None}
     tag = np.full(program.sizes["arena"], -1)
     made: dict[str, int] = {}  # value by name -> op that wrote its memory last
@@ -235,9 +235,9 @@ def test_second_terms_where_the_compiler_says(kind: str, compute: str) -> None:
         producer = next(o for o in reversed(model.program.ops[: model.program.ops.index(op)]) if act in o.dst)
         assert producer.i[5 if producer.kind == "attn" else 0] == 2
         assert number > 0 and unit == producer.i[7] == (8 if kind == "Q6_K" and op is not matmuls[-1] else unit)
-        above = 0.0 if compute == "precise" or op is matmuls[-1] else compiler.SECOND_TERM_ABOVE
+        above = 0.0 if compute == "precise" or op is matmuls[-1] else fusion.SECOND_TERM_ABOVE
         assert producer.f[7] == above and some == (above > 0)
-        assert producer.f[6] == compiler.FULL_BELOW
+        assert producer.f[6] == fusion.FULL_BELOW
     model.close()
 
 
@@ -556,8 +556,8 @@ def test_random_graphs_of_quantized_activations(
 def test_random_graphs_of_mixed_activations(weights: dict[bool, Weights], ops: list[tuple[str, int, int, int]]) -> None:
     """With one term here and there each matmul adds about half a percent; a wrong value is off by its size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "second_terms", lambda w, _: 1.0 if "ffn_up" in w.name else 0.0)
-        patch.setattr(compiler, "FULL_BELOW", 4.0)
+        patch.setattr(fusion, "second_terms", lambda w, _: 1.0 if "ffn_up" in w.name else 0.0)
+        patch.setattr(fusion, "FULL_BELOW", 4.0)
         for n in (5, 20):
             assert check(weights[True], ops, [k * 5 % VOCAB for k in range(n)], "default") < 0.2
 
@@ -568,8 +568,8 @@ def test_the_more_blocks_are_refined_the_smaller_the_error(
     ops = [("norm", 0, 0, 0), ("linear", 1, 0, 1), ("add", 0, 2, 0)]
     errors = []
     for above in (math.inf, 1.0, 0.9, 0.0):
-        monkeypatch.setattr(compiler, "second_terms", lambda w, _, above=above: above)
-        monkeypatch.setattr(compiler, "FULL_BELOW", 0.0)
+        monkeypatch.setattr(fusion, "second_terms", lambda w, _, above=above: above)
+        monkeypatch.setattr(fusion, "FULL_BELOW", 0.0)
         errors.append(check(weights[True], ops, [k * 5 % VOCAB for k in range(20)], "default"))
     assert 5e-4 < errors[0] < 0.05
     assert errors == sorted(errors, reverse=True) and errors[3] < errors[1] / 8
@@ -598,8 +598,8 @@ def test_one_input_serves_matmuls_that_want_some_second_terms_and_all(
     weights: dict[bool, Weights], monkeypatch: pytest.MonkeyPatch, first: int, second: int
 ) -> None:
     """In either order; all get what the most demanding wants."""
-    monkeypatch.setattr(compiler, "second_terms", lambda w, _: math.inf if "ffn_up" in w.name else 0.0)
-    monkeypatch.setattr(compiler, "FULL_BELOW", 0.0)
+    monkeypatch.setattr(fusion, "second_terms", lambda w, _: math.inf if "ffn_up" in w.name else 0.0)
+    monkeypatch.setattr(fusion, "FULL_BELOW", 0.0)
     ops = [("norm", 0, 0, 0), ("linear", 1, first, 1), ("linear", 1, second, 1), ("add", 2, 3, 0)]
     assert check(weights[True], ops, [k * 5 % VOCAB for k in range(20)], "default") < 5e-4
 
