@@ -35,7 +35,8 @@ int64_t pl_mm_scratch(const pl_op *op) {
   return n > kv ? n : kv;
 }
 
-const uint8_t *pl_panel(const pl_run_ctx *c, const pl_source *s, int64_t p, int32_t nr, uint8_t *scratch) {
+/* Panel p of nr rows as the kernel reads it; scratch: where it is made if need be. */
+static const uint8_t *panel(const pl_run_ctx *c, const pl_source *s, int64_t p, int32_t nr, uint8_t *scratch) {
   const pl_view *w = s->w;
   const uint8_t *base = pl_at(c, w, 0);
   if (w->layout == PL_PACKED) return base + p * c->kern->panel_bytes[w->type](w->cols);
@@ -49,6 +50,28 @@ const uint8_t *pl_panel(const pl_run_ctx *c, const pl_source *s, int64_t p, int3
   if (!s->repack) return rows;
   c->kern->pack[s->type](rows, s->row_bytes, nr, w->cols, scratch);
   return scratch;
+}
+
+pl_panels pl_get_panels(const pl_run_ctx *c, const pl_source *s, int64_t p, int64_t n, int32_t nr, int32_t nr2,
+                        uint8_t *scratch) {
+  pl_panels v = {.w = panel(c, s, p, nr, scratch), .nr = nr, .cols = (int32_t)n * PL_PANEL};
+  if (n == 1) return v;
+  if (s->repack) scratch += pl_align64(c->kern->panel_bytes[s->type](s->w->cols));
+  v.next = panel(c, s, p + 1, nr2, scratch) - v.w;
+  return v;
+}
+
+void pl_run_panels(const pl_run_ctx *c, const pl_source *s, const pl_panels *v, int64_t w, int64_t k,
+                   const void *a, int64_t a_stride, int32_t nt, const int32_t *at, float *y) {
+  if (v->next)
+    c->kern->mm2[s->type](v->w + w, v->next, k, a, a_stride, nt, at, y);
+  else
+    c->kern->mm[s->type](v->w + w, s->row_bytes, v->nr, k, a, a_stride, nt, at, y);
+}
+
+int64_t pl_unit_bytes(const pl_run_ctx *c, const pl_source *s, int32_t unit) {
+  return s->repack || s->w->layout == PL_PACKED ? c->kern->panel_bytes[s->type](64 * 32 * unit) / 64
+                                                : pl_row_bytes(s->type, 32 * unit);
 }
 
 /* ---- second terms of some blocks only ----
@@ -101,12 +124,6 @@ int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows) {
   return bytes;
 }
 
-static uint8_t has_unit(const pl_q8 *lo, int32_t unit) {
-  for (int32_t b = 0; b < unit; b++)
-    if (lo[b].d != 0) return 1;
-  return 0;
-}
-
 /* The lists of op's activations; made once for the matmuls that read them. Rows are read one after the other: first
  * entries are counted (start[i + 2]), then start[i + 1] goes from the first entry of list i to its end. */
 static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int64_t stripe) {
@@ -125,7 +142,7 @@ static const refine *listed(const pl_run_ctx *c, const pl_op *op, int64_t T, int
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(c, op, a, t) + nb;
     uint8_t *has = r->has + t * r->n_units;
     int32_t n = 0, *start = r->start + t / stripe * r->n_units;
-    for (int32_t u = 0; u < r->n_units; u++) n += has[u] = has_unit(lo + u * r->unit, r->unit);
+    for (int32_t u = 0; u < r->n_units; u++) n += has[u] = pl_has_unit(lo + u * r->unit, r->unit);
     if (2 * n > r->n_units) {
       r->full[r->n_full++] = (int32_t)t;
       memset(has, 0, (size_t)r->n_units);
@@ -160,6 +177,7 @@ typedef struct job {
   const pl_view *residual; /* or NULL */
   int64_t T, stripe;       /* tokens in all and at a time */
   int32_t terms;           /* rows of each token that the kernel sees, evenly spaced */
+  uint8_t *up;             /* scratch memory for the panels of a second matrix */
 } job;
 
 static job start(const pl_run_ctx *c, const pl_op *op, const pl_source *s) {
@@ -169,6 +187,7 @@ static job start(const pl_run_ctx *c, const pl_op *op, const pl_source *s) {
   if (j.stripe > j.T || s->repack) j.stripe = j.T; /* packing again for each stripe would cost more */
   j.some = is_sparse(op) && j.T > PL_LISTED_ABOVE ? listed(c, op, j.T, j.stripe) : NULL;
   j.terms = j.some ? 1 : op->i[0];
+  j.up = c->scratch + (op->kind == PL_OP_mm_glu ? pl_source_scratch(op, s->w) : 0);
   j.residual = op->kind == PL_OP_mm && op->src[3].buf >= 0 ? &op->src[3] : NULL;
   return j;
 }
@@ -178,71 +197,52 @@ static int32_t panel_rows(const pl_view *w, int64_t p) {
   return w->rows - p * PL_PANEL < PL_PANEL ? (int32_t)(w->rows - p * PL_PANEL) : PL_PANEL;
 }
 
-/* One panel or two neighbours (never of widened weights), as the kernels read them. */
+/* The panels at hand, and [tokens of the stripe][cols] their second terms, or NULL. */
 typedef struct panels {
-  const uint8_t *w;
-  int64_t next;     /* bytes from the first to the second; 0: there is one */
-  int32_t nr, cols; /* rows of the first that exist; columns of y, 16 or 32 */
-  float *sum;       /* [tokens of the stripe][cols] their second terms, or NULL */
+  pl_panels p;
+  float *sum;
 } panels;
 
 /* scratch: where they are made if need be. */
 static panels get_panels(const job *j, const pl_source *s, int64_t p, int64_t n, uint8_t *scratch) {
-  panels v = {.nr = panel_rows(s->w, p), .cols = (int32_t)n * PL_PANEL};
-  if (j->some) v.sum = j->some->sum;
-  v.w = pl_panel(j->c, s, p, v.nr, scratch);
-  if (n == 1) return v;
-  scratch += pl_align64(j->c->kern->panel_bytes[s->type](s->w->cols));
-  v.next = pl_panel(j->c, s, p + 1, panel_rows(s->w, p + 1), scratch) - v.w;
-  return v;
-}
-
-/* y [at[t]][cols] += nt rows of activations times k columns of the panels, from byte w of the first. */
-static void run_kernel(const job *j, const pl_source *s, const panels *v, int64_t w, int64_t k, const void *a,
-                       int64_t a_stride, int32_t nt, const int32_t *at, float *y) {
-  const pl_kern_table *kern = j->c->kern;
-  if (v->next)
-    kern->mm2[s->type](v->w + w, v->next, k, a, a_stride, nt, at, y);
-  else
-    kern->mm[s->type](v->w + w, s->row_bytes, v->nr, k, a, a_stride, nt, at, y);
+  int32_t nr = panel_rows(s->w, p), nr2 = panel_rows(s->w, p + 1);
+  return (panels){pl_get_panels(j->c, s, p, n, nr, nr2, scratch), j->some ? j->some->sum : NULL};
 }
 
 /* v->sum [n][cols] = second terms of tokens t0 .. t0+n-1, a stripe, times the panels. */
 static void add_second_terms(const job *j, const pl_source *s, const panels *v, int64_t t0, int64_t n) {
   const refine *r = j->some;
   const pl_view *a = &j->op->src[1];
-  int32_t type = s->type, k = r->unit * 32;
-  int64_t unit_bytes =
-      s->repack || s->w->layout == PL_PACKED ? j->c->kern->panel_bytes[type](64 * k) / 64 : pl_row_bytes(type, k);
-  memset(v->sum, 0, sizeof(float) * (size_t)(n * v->cols));
+  int32_t k = r->unit * 32;
+  int64_t unit_bytes = pl_unit_bytes(j->c, s, r->unit);
+  memset(v->sum, 0, sizeof(float) * (size_t)(n * v->p.cols));
   for (int32_t i = 0, m; i < r->n_full; i += m) { /* tokens one after the other, in one call */
     int64_t t = r->full[i];
     for (m = 1; m < PL_Y_ROWS && i + m < r->n_full && r->full[i + m] == t + m && t + m != t0 && t + m != t0 + n;)
       m++;
     if (t < t0 || t >= t0 + n) continue;
     const pl_q8 *lo = (const pl_q8 *)pl_local_at(j->c, j->op, a, t) + s->w->cols / 32;
-    run_kernel(j, s, v, 0, s->w->cols, lo, a->stride, m, pl_in_order, v->sum + (t - t0) * v->cols);
+    pl_run_panels(j->c, s, &v->p, 0, s->w->cols, lo, a->stride, m, pl_in_order, v->sum + (t - t0) * v->p.cols);
   }
   const int32_t *first = r->start + t0 / r->stripe * r->n_units;
   for (int64_t u = 0; u < r->n_units; u++) {
     int32_t i = first[u], m = first[u + 1] - i;
     if (m)
-      run_kernel(j, s, v, u * unit_bytes, k, r->block + (int64_t)i * r->unit, r->unit * (int64_t)sizeof(pl_q8), m,
-                 r->token + i, v->sum);
+      pl_run_panels(j->c, s, &v->p, u * unit_bytes, k, r->block + (int64_t)i * r->unit,
+                    r->unit * (int64_t)sizeof(pl_q8), m, r->token + i, v->sum);
   }
 }
 
 /* y [nt][terms][cols] = tokens [t0, t0 + nt) times the panels. */
 static void multiply(const job *j, const pl_source *s, const panels *v, int64_t t0, int32_t nt, float *y) {
   const pl_view *a = &j->op->src[1];
-  memset(y, 0, sizeof(float) * (size_t)(nt * j->terms * v->cols));
-  run_kernel(j, s, v, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / j->terms, nt * j->terms,
-             pl_in_order, y);
+  memset(y, 0, sizeof(float) * (size_t)(nt * j->terms * v->p.cols));
+  pl_run_panels(j->c, s, &v->p, 0, s->w->cols, pl_local_at(j->c, j->op, a, t0), a->stride / j->terms,
+                nt * j->terms, pl_in_order, y);
 }
 
-/* out [n] = hi [n], + lo [n], + bias [n], + res [n] (those that are not NULL). n is a constant where that counts. */
-PL_INLINE void put_columns(float *out, const float *hi, const float *lo, const float *bias, const float *res,
-                           int n) {
+/* out [n] = hi [n], + lo [n], + bias [n], + res [n] (those that are not NULL). */
+PL_INLINE void put_some(float *out, const float *hi, const float *lo, const float *bias, const float *res, int n) {
   float v[PL_PANEL];
   for (int i = 0; i < n; i++) v[i] = lo ? hi[i] + lo[i] : hi[i];
   if (bias)
@@ -252,11 +252,19 @@ PL_INLINE void put_columns(float *out, const float *hi, const float *lo, const f
   memcpy(out, v, sizeof(float) * (size_t)n);
 }
 
+/* The same; compiled apart for whole panels. */
+static void put_columns(float *out, const float *hi, const float *lo, const float *bias, const float *res, int n) {
+  if (n == PL_PANEL)
+    put_some(out, hi, lo, bias, res, PL_PANEL);
+  else
+    put_some(out, hi, lo, bias, res, n);
+}
+
 /* Token t's second terms, in the stripe from s0, where y is what multiply() made of tokens from t0 on. */
 static const float *second_terms(const job *j, const panels *v, const float *y, int64_t s0, int64_t t0,
                                  int32_t t) {
-  if (v->sum) return v->sum + (t0 - s0 + t) * v->cols;
-  return j->terms > 1 ? y + (t * j->terms + 1) * v->cols : NULL;
+  if (v->sum) return v->sum + (t0 - s0 + t) * v->p.cols;
+  return j->terms > 1 ? y + (t * j->terms + 1) * v->p.cols : NULL;
 }
 
 /* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
@@ -272,17 +280,13 @@ static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, in
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
     multiply(j, s, &v, t0, nt, y);
     for (int32_t t = 0; t < nt; t++) {
-      const float *hi = y + t * j->terms * v.cols, *lo = second_terms(j, &v, y, s0, t0, t);
+      const float *hi = y + t * j->terms * v.p.cols, *lo = second_terms(j, &v, y, s0, t0, t);
       const float *x = res ? (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL : NULL;
       float *out = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
       for (int64_t i = 0; i < n; i++) {
         int64_t col = i * PL_PANEL;
-        int32_t nr = panel_rows(s->w, p + i);
         const float *l = lo ? lo + col : NULL, *bi = b ? b + col : NULL, *xi = x ? x + col : NULL;
-        if (nr == PL_PANEL)
-          put_columns(out + col, hi + col, l, bi, xi, PL_PANEL);
-        else
-          put_columns(out + col, hi + col, l, bi, xi, nr);
+        put_columns(out + col, hi + col, l, bi, xi, panel_rows(s->w, p + i));
       }
     }
   }
@@ -296,12 +300,12 @@ static void glu_panels(const job *j, const pl_source *gate, const pl_source *up,
   const pl_source *s[2] = {gate, up};
   panels v[2];
   for (int m = 0; m < 2; m++) {
-    v[m] = get_panels(j, s[m], p, n, j->c->scratch + (m ? pl_source_scratch(j->op, gate->w) : 0));
+    v[m] = get_panels(j, s[m], p, n, m ? j->up : j->c->scratch);
     if (!v[m].sum) continue;
     v[m].sum += m * j->stripe * 2 * PL_PANEL;
     add_second_terms(j, s[m], &v[m], s0, s1 - s0);
   }
-  int32_t cols = v[0].cols;
+  int32_t cols = v[0].p.cols;
   for (int64_t t0 = s0; t0 < s1; t0 += step) {
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
     for (int m = 0; m < 2; m++) {
@@ -315,14 +319,8 @@ static void glu_panels(const job *j, const pl_source *gate, const pl_source *up,
     pl_glu(j->c, j->op->i[4], both[0], both[1], nt * cols, y);
     for (int32_t t = 0; t < nt; t++) {
       float *out = (float *)pl_at(j->c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
-      for (int64_t i = 0; i < n; i++) {
-        int32_t nr = panel_rows(gate->w, p + i);
-        const float *x = y + t * cols + i * PL_PANEL;
-        if (nr == PL_PANEL)
-          put_columns(out + i * PL_PANEL, x, NULL, NULL, NULL, PL_PANEL);
-        else
-          put_columns(out + i * PL_PANEL, x, NULL, NULL, NULL, nr);
-      }
+      memcpy(out, y + t * cols,
+             sizeof(float) * (size_t)(gate->w->rows - p * PL_PANEL < cols ? gate->w->rows - p * PL_PANEL : cols));
     }
   }
 }

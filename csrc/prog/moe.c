@@ -177,9 +177,7 @@ static void list(const work *w, int32_t nt) {
     w->first[u] = n;
     for (int32_t i = 0; i < nt; i++) {
       const pl_q8 *lo = (const pl_q8 *)(const void *)(w->tile + (2 * i + 1) * w->row) + u * unit;
-      int some = 0;
-      for (int32_t b = 0; b < unit; b++) some |= lo[b].d != 0;
-      if (!some) continue;
+      if (!pl_has_unit(lo, unit)) continue;
       w->at[n] = i;
       memcpy(w->block + (int64_t)n * unit, lo, sizeof *lo * (size_t)unit);
       n++;
@@ -188,38 +186,20 @@ static void list(const work *w, int32_t nt) {
   w->first[w->n_units] = n;
 }
 
-/* One panel of an expert or two neighbours (mm2). */
-typedef struct panels {
-  const uint8_t *w;
-  int64_t next;
-  int32_t cols; /* 16 or 32 */
-} panels;
-
-static void run_kernel(const work *w, const panels *v, int64_t off, int64_t k, const void *a, int64_t stride,
-                       int32_t nt, const int32_t *at, float *y) {
-  const pl_kern_table *kern = w->c->kern;
-  if (v->cols > PL_PANEL)
-    kern->mm2[w->s.type](v->w + off, v->next, k, a, stride, nt, at, y);
-  else
-    kern->mm[w->s.type](v->w + off, w->s.row_bytes, PL_PANEL, k, a, stride, nt, at, y);
-}
-
 /* y [nt][cols] = the tile's nt pairs times the panels; lo [nt][cols]: for what the lists add, if they are used. */
-static void tile_times(const work *w, const panels *v, int32_t nt, int listed, float *y, float *lo) {
+static void tile_times(const work *w, const pl_panels *v, int32_t nt, int listed, float *y, float *lo) {
   int64_t k = w->s.w->cols;
   int32_t cols = v->cols, rows = listed ? nt : nt * w->terms, unit = w->op->i[3];
   memset(y, 0, sizeof(float) * (size_t)(rows * cols));
-  run_kernel(w, v, 0, k, w->tile, listed ? 2 * w->row : w->row, rows, pl_in_order, y);
+  pl_run_panels(w->c, &w->s, v, 0, k, w->tile, listed ? 2 * w->row : w->row, rows, pl_in_order, y);
   if (listed) {
-    int64_t unit_bytes = w->s.repack || w->s.w->layout == PL_PACKED
-                             ? w->c->kern->panel_bytes[w->s.type](64 * 32 * unit) / 64
-                             : w->s.row_bytes / w->n_units;
+    int64_t unit_bytes = pl_unit_bytes(w->c, &w->s, unit);
     memset(lo, 0, sizeof(float) * (size_t)(nt * cols));
     for (int32_t u = 0; u < w->n_units; u++) {
       int32_t i = w->first[u], n = w->first[u + 1] - i;
       if (n)
-        run_kernel(w, v, u * unit_bytes, 32 * unit, w->block + (int64_t)i * unit, unit * (int64_t)sizeof(pl_q8), n,
-                   w->at + i, lo);
+        pl_run_panels(w->c, &w->s, v, u * unit_bytes, 32 * unit, w->block + (int64_t)i * unit,
+                      unit * (int64_t)sizeof(pl_q8), n, w->at + i, lo);
     }
     for (int32_t i = 0; i < nt * cols; i++) y[i] += lo[i];
   } else if (w->terms > 1) {
@@ -244,15 +224,9 @@ static void multiply(const work *w, int64_t e, int64_t first, int64_t last) {
     gather(w, pair, nt);
     if (listed) list(w, nt);
     for (int32_t i = 0; i < nt; i++) row[i] = (float *)pl_at(c, out, pair[i] / w->used) + pair[i] % w->used * w->n;
-    panels v = {.cols = PL_PANEL};
-    for (int64_t p = first; p < last; p += v.cols / PL_PANEL) {
-      v.cols = pairs && nt * rows >= PL_PAIRS_FROM && p + 1 < last ? 2 * PL_PANEL : PL_PANEL;
-      v.w = pl_panel(c, &w->s, e * n_panels + p, PL_PANEL, w->panel);
-      if (v.cols > PL_PANEL) {
-        uint8_t *second =
-            w->s.repack ? w->panel + pl_align64(c->kern->panel_bytes[w->s.type](w->s.w->cols)) : NULL;
-        v.next = pl_panel(c, &w->s, e * n_panels + p + 1, PL_PANEL, second) - v.w;
-      }
+    for (int64_t p = first, n; p < last; p += n) {
+      n = pairs && nt * rows >= PL_PAIRS_FROM && p + 1 < last ? 2 : 1;
+      pl_panels v = pl_get_panels(c, &w->s, e * n_panels + p, n, PL_PANEL, PL_PANEL, w->panel);
       tile_times(w, &v, nt, listed, y, lo);
       for (int32_t i = 0; i < nt; i++) {
         float *to = row[i] + p * PL_PANEL, *from = y + i * v.cols;

@@ -16,8 +16,6 @@ static const pl_op_info op_infos[] = {
 
 const pl_op_info *pl_op_at(int32_t i) { return i >= 0 && i < PL_N_OPS ? &op_infos[i] : NULL; }
 
-static int64_t align64(int64_t n) { return (n + 63) / 64 * 64; }
-
 static int is_mm(const pl_op *op) {
   return op->kind == PL_OP_mm || op->kind == PL_OP_mm_glu || op->kind == PL_OP_mm_heads;
 }
@@ -60,13 +58,13 @@ static int64_t local_bytes(const pl_op *ops, int32_t n_ops, int64_t *act) {
   for (int32_t i = 0; i < n_ops; i++)
     for (int32_t j = 0; j < 2 && ops[i].local; j++)
       if (ops[i].dst[j].buf >= 0 && ops[i].dst[j].stride > most[j]) most[j] = ops[i].dst[j].stride;
-  *act = align64(most[0] * PL_FEW);
-  return *act + align64(most[1] * PL_FEW);
+  *act = pl_align64(most[0] * PL_FEW);
+  return *act + pl_align64(most[1] * PL_FEW);
 }
 
 int64_t pl_program_scratch(const pl_op *ops, int32_t n_ops, int32_t max_tokens) {
   int64_t act;
-  return align64(op_bytes(ops, n_ops, max_tokens)) + align64(refine_bytes(ops, n_ops, max_tokens)) +
+  return pl_align64(op_bytes(ops, n_ops, max_tokens)) + pl_align64(refine_bytes(ops, n_ops, max_tokens)) +
          local_bytes(ops, n_ops, &act) + 64;
 }
 
@@ -285,7 +283,7 @@ pl_program *pl_program_new(const pl_op *ops, int32_t n_ops, void *const *bases, 
   }
   p->scratch = pl_program_scratch(ops, n_ops, max_tokens);
   p->shared_bytes = pl_program_shared(ops, n_ops);
-  p->refine = align64(refine_bytes(ops, n_ops, max_tokens));
+  p->refine = pl_align64(refine_bytes(ops, n_ops, max_tokens));
   p->local = local_bytes(ops, n_ops, &p->local_act);
   return p;
 }

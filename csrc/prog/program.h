@@ -52,6 +52,8 @@ typedef struct pl_run_ctx {
   uint8_t *local;   /* this thread's, for what it makes for itself */
 } pl_run_ctx;
 
+static inline int64_t pl_align64(int64_t n) { return (n + 63) / 64 * 64; }
+
 static inline int64_t pl_rows(const pl_step *s, const pl_view *v) {
   return v->rows >= 0 ? v->rows : v->rows == PL_ROWS_T ? s->n_tokens : v->rows == PL_ROWS_S ? s->n_seqs : s->n_out;
 }
@@ -94,18 +96,22 @@ extern pl_op_fn *const pl_op_fns[PL_N_OPS];
 enum { PL_GLU_SILU, PL_GLU_GELU, PL_GLU_ERF };
 void pl_glu(const pl_run_ctx *c, int32_t kind, const float *g, const float *u, int64_t n, float *y);
 
-/* Bytes of thread memory that an op needs. */
-int64_t pl_row_scratch(const pl_op *op);
 /* Head h of all tokens' rows x [T][heads][head_dim] into a K or V cache, by kv.c. */
 void pl_kv_store_head(const pl_run_ctx *c, const pl_view *cache, int is_k, const pl_view *x, int32_t head_dim,
                       int32_t h);
+
+/* Bytes of thread memory that an op needs. */
+int64_t pl_row_scratch(const pl_op *op);
 int64_t pl_mm_scratch(const pl_op *op);
 int64_t pl_route_scratch(const pl_op *op);
 int64_t pl_mm_id_scratch(const pl_op *op, int64_t max_rows);
-/* Bytes of thread memory for the list of second terms, kept between the matmuls that read the same activations. */
-int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows);
 int64_t pl_kv_scratch(const pl_op *op);
 int64_t pl_attn_scratch(const pl_op *op);
+int64_t pl_conv_scratch(const pl_op *op);
+int64_t pl_ssd_scratch(const pl_op *op);
+int64_t pl_altup_scratch(const pl_op *op);
+/* Bytes of thread memory for the list of second terms, kept between the matmuls that read the same activations. */
+int64_t pl_refine_bytes(const pl_op *op, int64_t max_rows);
 /* Bytes of memory that all threads share in an op. */
 int64_t pl_attn_shared(const pl_op *op);
 /* Counters that attn needs with so many threads. */
@@ -115,13 +121,10 @@ int32_t pl_attn_counters(int32_t n_threads);
 static inline int32_t pl_page_of(const pl_step *st, int32_t s, int32_t pos) {
   return st->page[(int64_t)s * st->max_pages + pos / PL_PAGE];
 }
-int64_t pl_conv_scratch(const pl_op *op);
-int64_t pl_ssd_scratch(const pl_op *op);
 /* Whether the shapes of an ssd op fit together. */
 int pl_ssd_ok(const pl_op *op);
 /* Most streams that altup's ops take. */
 enum { PL_STREAMS = 8 };
-int64_t pl_altup_scratch(const pl_op *op);
 /* Whether the shapes of an altup op fit together. */
 int pl_altup_ok(const pl_op *op);
 
