@@ -1,4 +1,4 @@
-"""Reads GGUF files: metadata as Python values, tensors as views of a memory map."""
+"""Reads GGUF files: metadata as Python values, tensors as views of a memory map. `pyllm.gguf.writer` writes them."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ LONG_STRING: Final = 1 << 20  # bytes; the decoded size of a longer string is ch
 _MAX_ELEMENTS: Final = (1 << 63) - 1
 _U32: Final = struct.Struct("<I").unpack_from
 _U64: Final = struct.Struct("<Q").unpack_from
-_BOOL: Final = 7
-_STRING: Final = 8
-_ARRAY: Final = 9
+BOOL: Final = 7
+STRING: Final = 8
+ARRAY: Final = 9
 # GGUF value type -> its name, and its numpy dtype
-_NUMBERS: Final[dict[int, tuple[str, np.dtype[Any]]]] = {
+NUMBERS: Final[dict[int, tuple[str, np.dtype[Any]]]] = {
     0: ("u8", np.dtype("u1")),
     1: ("i8", np.dtype("i1")),
     2: ("u16", np.dtype("<u2")),
@@ -52,7 +52,7 @@ _NUMBERS: Final[dict[int, tuple[str, np.dtype[Any]]]] = {
     4: ("u32", np.dtype("<u4")),
     5: ("i32", np.dtype("<i4")),
     6: ("f32", np.dtype("<f4")),
-    _BOOL: ("bool", np.dtype("u1")),
+    BOOL: ("bool", np.dtype("u1")),
     10: ("u64", np.dtype("<u8")),
     11: ("i64", np.dtype("<i8")),
     12: ("f64", np.dtype("<f8")),
@@ -213,18 +213,18 @@ class _Parser:
 
     def value(self, type_: int, what: str, depth: int) -> tuple[Any, str]:
         """A value of this type, and the type's name."""
-        if type_ in _NUMBERS:
-            name, dtype = _NUMBERS[type_]
+        if type_ in NUMBERS:
+            name, dtype = NUMBERS[type_]
             pos = self.need(dtype.itemsize, what)
             v = np.frombuffer(self.map, dtype, 1, pos)[0].item()
-            if type_ == _BOOL:
+            if type_ == BOOL:
                 if v > 1:
                     raise self.error(f"{what} at byte {pos} is a bool with value {v}, neither 0 nor 1")
                 v = v == 1
             return v, name
-        if type_ == _STRING:
+        if type_ == STRING:
             return self.string(what), "string"
-        if type_ == _ARRAY:
+        if type_ == ARRAY:
             return self.array(what, depth)
         raise self.error(f"{what} at byte {self.pos} has the unknown value type {type_}")
 
@@ -233,21 +233,21 @@ class _Parser:
         start = self.pos
         type_ = self.u32(f"the element type of {what}")
         n = self.u64(f"the element count of {what}")
-        if type_ in _NUMBERS:
-            name, dtype = _NUMBERS[type_]
+        if type_ in NUMBERS:
+            name, dtype = NUMBERS[type_]
             pos = self.need(n * dtype.itemsize, f"{what} with {n} elements")
             # a copy, so that the metadata outlives the mapping
             v = np.frombuffer(self.map, dtype, n, pos).copy() if n else np.empty(0, dtype)
-            if type_ == _BOOL:
+            if type_ == BOOL:
                 if n and v.max() > 1:
                     at = int(np.argmax(v > 1))
                     raise self.error(f"{what} at byte {pos + at} has a bool with value {v[at]}, neither 0 nor 1")
                 v = v.view(np.bool_)
             v.flags.writeable = False
             return v, f"array of {name}"
-        if type_ == _STRING:
+        if type_ == STRING:
             return self.string_array(n, what), "array of string"
-        if type_ != _ARRAY:
+        if type_ != ARRAY:
             raise self.error(f"{what} at byte {start} is an array of the unknown value type {type_}")
         if depth >= MAX_DEPTH:
             raise self.error(f"{what} at byte {start} has arrays in arrays more than {MAX_DEPTH} levels deep")
