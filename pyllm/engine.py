@@ -79,7 +79,7 @@ class Sink(Protocol):
     def __call__(self, event: Piece | Completion | npt.NDArray[np.float32] | BaseException, /) -> None: ...
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """One sequence to run. score: the logits of all prompt tokens are wanted, and no text. pieces: the sink wants a
     Piece for every token, not the end alone."""
@@ -103,6 +103,11 @@ class Request:
 
 class _Run:
     """A request while the engine works on it."""
+
+    __slots__ = (
+        "created", "decoder", "first", "n_vocab", "request", "sampler", "scores", "seq", "started", "stop", "text",
+        "tokens",
+    )  # fmt: skip
 
     def __init__(self, request: Request, model: Model, tokenizer: Tokenizer) -> None:
         self.request = request
@@ -159,6 +164,9 @@ class Engine:
         self._rows: list[tuple[list[int], int]] = [([], 0)] * target.n_seqs
         #: the sequences of the last step, if it was one token of each
         self._decoding: list[Tokens] = []
+        #: whose chunks the step holds, and the samplers of its rows of logits
+        self._current: list[_Run] = []
+        self._samplers: list[Sampler | None] = []
         self._thread = threading.Thread(target=self._loop, name="pyllm-engine", daemon=True)
         self._thread.start()
 
@@ -235,36 +243,35 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return
-        runs = [self._runs[chunk.seq] for chunk in chunks]
-        now = time.perf_counter()
-        for run in runs:
-            run.started = run.started or now
-        self._fill(chunks)
+        if not self._fill(chunks):
+            self._current = [self._runs[chunk.seq] for chunk in chunks]
+            self._samplers = []
+            now = time.perf_counter()
+            for run, chunk in zip(self._current, chunks, strict=True):
+                run.started = run.started or now
+                self._samplers += [run.sampler] * chunk.n_out
         if self._tracer:
             self._tracer.run(self._backend, self._step)
         else:
             self._backend.run()
         self.n_steps += 1
         self._scheduler.done(chunks)
-        samplers: list[Sampler | None] = []
-        for run, chunk in zip(runs, chunks, strict=True):
-            samplers += [run.sampler] * chunk.n_out
-        tokens = self._backend.sample(samplers)
+        tokens = self._backend.sample(self._samplers)
         row = 0
-        for run, chunk in zip(runs, chunks, strict=True):
+        for run, chunk in zip(self._current, chunks, strict=True):
             try:
                 self._take(run, chunk, row, tokens)
             except Exception as error:  # one request's trouble is not the others'
                 self._end(run, error)
             row += chunk.n_out
 
-    def _fill(self, chunks: list[Chunk]) -> None:
-        """Write the step's arrays (pl_step)."""
+    def _fill(self, chunks: list[Chunk]) -> bool:
+        """Write the step's arrays (pl_step). True: the sequences are those of the last step, in its order."""
         step, page_size = self._step, PAGE
         if len(chunks) > 3:  # for fewer, whole arrays are more work
             seqs = [chunk.seq for chunk in chunks]
             if seqs == self._decoding and self._go_on(chunks):
-                return
+                return True
             self._decoding = seqs if all(chunk.n == chunk.n_out == 1 for chunk in chunks) else []
         else:
             self._decoding = []
@@ -292,6 +299,7 @@ class Engine:
             t, o = t + n, o + chunk.n_out
         step.q_start[len(chunks)] = t
         step.n_tokens, step.n_seqs, step.n_out = t, len(chunks), o
+        return False
 
     def _go_on(self, chunks: list[Chunk]) -> bool:
         """Write the arrays of a step with one token of each sequence, if the last one had the token before of each."""
@@ -359,6 +367,8 @@ class Engine:
 
     def _end(self, run: _Run, result: Completion | npt.NDArray[np.float32] | BaseException) -> None:
         self._runs.pop(run.seq, None)
+        if not self._runs:
+            self._decoding, self._current, self._samplers = [], [], []  # nothing of a request outlives it
         self._watched.pop(run.seq, None)
         self._scheduler.remove(run.seq)
         run.request.sink(result)

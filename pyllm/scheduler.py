@@ -149,7 +149,8 @@ class Scheduler:
         """The step has run: count it, and make pages that are now full findable."""
         for chunk in chunks:
             seq = chunk.seq
-            start, seq.n_computed = chunk.start, chunk.start + chunk.n
-            for index in range(start // PAGE, seq.n_computed // PAGE):
+            start = chunk.start
+            seq.n_computed = end = start + chunk.n
+            for index in range(start // PAGE, end // PAGE) if end % PAGE == 0 or chunk.n > 1 else ():
                 before = seq.pages[index - 1] if index else None
                 self.kv.remember(seq.pages[index], before, seq.tokens[index * PAGE : (index + 1) * PAGE], seq.is_long)
