@@ -241,23 +241,26 @@ static void multiply(const job *j, const pl_source *s, const panels *v, int64_t 
                 nt * j->terms, pl_in_order, y);
 }
 
-/* out [n] = hi [n], + lo [n], + bias [n], + res [n] (those that are not NULL). */
-PL_INLINE void put_some(float *out, const float *hi, const float *lo, const float *bias, const float *res, int n) {
-  float v[PL_PANEL];
-  for (int i = 0; i < n; i++) v[i] = lo ? hi[i] + lo[i] : hi[i];
-  if (bias)
-    for (int i = 0; i < n; i++) v[i] += bias[i];
-  if (res)
-    for (int i = 0; i < n; i++) v[i] += res[i];
+/* v [n] += x [n], unless x is NULL */
+PL_INLINE void plus(float *restrict v, const float *restrict x, int n) {
+  if (x)
+    for (int i = 0; i < n; i++) v[i] += x[i];
+}
+
+/* v [n] += lo [n], bias [n], res [n] (those that are not NULL), and on to out. */
+PL_INLINE void put_some(float *out, float *v, const float *lo, const float *bias, const float *res, int n) {
+  plus(v, lo, n);
+  plus(v, bias, n);
+  plus(v, res, n);
   memcpy(out, v, sizeof(float) * (size_t)n);
 }
 
 /* The same; compiled apart for whole panels. */
-static void put_columns(float *out, const float *hi, const float *lo, const float *bias, const float *res, int n) {
+static void put_columns(float *out, float *v, const float *lo, const float *bias, const float *res, int n) {
   if (n == PL_PANEL)
-    put_some(out, hi, lo, bias, res, PL_PANEL);
+    put_some(out, v, lo, bias, res, PL_PANEL);
   else
-    put_some(out, hi, lo, bias, res, n);
+    put_some(out, v, lo, bias, res, n);
 }
 
 /* Token t's second terms, in the stripe from s0, where y is what multiply() made of tokens from t0 on. */
@@ -265,6 +268,11 @@ static const float *second_terms(const job *j, const panels *v, const float *y, 
                                  int32_t t) {
   if (v->sum) return v->sum + (t0 - s0 + t) * v->p.cols;
   return j->terms > 1 ? y + (t * j->terms + 1) * v->p.cols : NULL;
+}
+
+/* Asks for the columns of n panels from p on of a row that is soon written: rows are far apart. */
+PL_INLINE void ask_for(const void *row, int64_t p, int64_t n) {
+  for (int64_t i = p; i < p + n; i++) __builtin_prefetch((const float *)row + i * PL_PANEL, 1);
 }
 
 /* Columns of n panels from p on, for the stripe of tokens [s0, s1). */
@@ -278,9 +286,14 @@ static void mm_panels(const job *j, const pl_source *s, int64_t p, int64_t n, in
   if (v.sum) add_second_terms(j, s, &v, s0, s1 - s0);
   for (int64_t t0 = s0; t0 < s1; t0 += step) {
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
+    for (int32_t t = 0; t < nt; t++) {
+      ask_for(pl_at(c, &j->op->dst[0], t0 + t), p, n);
+      if (res) ask_for(pl_at(c, res, t0 + t), p, n);
+    }
     multiply(j, s, &v, t0, nt, y);
     for (int32_t t = 0; t < nt; t++) {
-      const float *hi = y + t * j->terms * v.p.cols, *lo = second_terms(j, &v, y, s0, t0, t);
+      float *hi = y + t * j->terms * v.p.cols;
+      const float *lo = second_terms(j, &v, y, s0, t0, t);
       const float *x = res ? (const float *)pl_at(c, res, t0 + t) + p * PL_PANEL : NULL;
       float *out = (float *)pl_at(c, &j->op->dst[0], t0 + t) + p * PL_PANEL;
       for (int64_t i = 0; i < n; i++) {
@@ -308,10 +321,12 @@ static void glu_panels(const job *j, const pl_source *gate, const pl_source *up,
   int32_t cols = v[0].p.cols;
   for (int64_t t0 = s0; t0 < s1; t0 += step) {
     int32_t nt = (int32_t)(s1 - t0 < step ? s1 - t0 : step);
+    for (int32_t t = 0; t < nt; t++) ask_for(pl_at(j->c, &j->op->dst[0], t0 + t), p, n);
     for (int m = 0; m < 2; m++) {
       multiply(j, s[m], &v[m], t0, nt, y);
       for (int32_t t = 0; t < nt; t++) {
-        const float *hi = y + t * j->terms * cols, *lo = second_terms(j, &v[m], y, s0, t0, t);
+        float *hi = y + t * j->terms * cols;
+        const float *lo = second_terms(j, &v[m], y, s0, t0, t);
         for (int32_t i = 0; i < cols; i += PL_PANEL)
           put_columns(both[m] + t * cols + i, hi + i, lo ? lo + i : NULL, NULL, NULL, PL_PANEL);
       }
