@@ -24,6 +24,8 @@
 #define PL_E_LOGITS -4 /* every logit is -inf or NaN */
 #define PL_E_DUP -5    /* vocabulary: the same text or merge twice */
 #define PL_E_VOCAB -6  /* vocabulary: a merge of something that is not a token, a score that is no number */
+#define PL_E_NUMBER -7 /* a value is infinite or NaN */
+#define PL_E_RANGE -8  /* a value is beyond what the type can hold */
 
 /* a view's row count when it is not a number: tokens, sequences or output rows of the step */
 #define PL_ROWS_T -1
@@ -92,6 +94,13 @@ PL_API void pl_mem_free(void *p, int64_t bytes);
 
 /* dst [n] float32 = the n elements at src (n a multiple of the type's block). PL_E_TYPE if there is no kernel. */
 PL_API int32_t pl_dequantize(int32_t type, const void *src, float *dst, int64_t n);
+/* dst = x [rows][cols] as rows of this type: F32, F16, BF16 or one that has an encoder. weights [cols] >= 0, or NULL: how
+ * much the squared error counts in each column (an importance matrix); where all are 0, or NULL, all count alike. The
+ * result depends on x and weights alone. PL_E_TYPE if there is no encoder; PL_E_ARG if cols is not a multiple of the
+ * type's block or a weight is negative or no number; PL_E_NUMBER or PL_E_RANGE for values that the type cannot hold, dst
+ * then being undefined; PL_E_MEM. */
+PL_API int32_t pl_quantize(int32_t type, const float *x, int64_t rows, int64_t cols, const float *weights,
+                           void *dst);
 /* Bytes of [rows][cols] of this type in the packed layout of the current level; 0 if that level uses the plain
  * (file) layout; PL_E_TYPE if no kernel multiplies with this type. */
 PL_API int64_t pl_pack_bytes(int32_t type, int64_t rows, int64_t cols);
@@ -109,6 +118,10 @@ PL_API void pl_pool_free(pl_pool *pool);
  * are dropped from this process as they are packed. */
 PL_API int32_t pl_pool_pack(pl_pool *pool, int32_t type, const void *src, int64_t rows, int64_t cols, void *dst,
                             int32_t mapped);
+
+/* pl_quantize by all threads of the pool, from plain rows of any type that pl_dequantize takes. */
+PL_API int32_t pl_pool_quantize(pl_pool *pool, int32_t type, int32_t src_type, const void *src, int64_t rows,
+                                int64_t cols, const float *weights, void *dst);
 
 /* ---- program and step ------------------------------------------------------------------------------------- */
 

@@ -19,6 +19,11 @@
 /* deq: y [n] = the n values at src, exactly as the gguf package computes them in float32. */
 typedef void pl_deq_fn(const void *src, float *y, int64_t n);
 
+/* enc: n values of whole rows of cols to blocks of a type. w [cols] in (0, 1], or NULL: ones. The values are finite and
+ * within what quantize.c allows the type. What is computed is said by the sources that all rooms share, quant/enc/: in
+ * each of sixteen lanes a block by itself, sums in ascending order, with no fused operations. */
+typedef void pl_enc_fn(const float *x, const float *w, int64_t cols, int64_t n, void *dst);
+
 /* mm: one panel of weight rows times nt activation rows.
  *   y [rows][16], y[at[t]][r] += sum over k of W[r][k] * a[t][k], for r in [0, nr); other columns of those rows are
  *   undefined.
@@ -134,6 +139,7 @@ typedef void pl_store_bf16_fn(const float *x, int64_t n, uint16_t *y);
 
 typedef struct pl_kern_table {
   pl_deq_fn *deq[PL_N_TYPES];
+  pl_enc_fn *enc[PL_N_TYPES];
   pl_mm_fn *mm[PL_N_TYPES];
   pl_mm2_fn *mm2[PL_N_TYPES];
   pl_pack_fn *pack[PL_N_TYPES];

@@ -191,6 +191,10 @@ void bench(const entry *e, int json, int *first) {
     report(e, json, first, 0, 1, (double)row * (e->op[0] == 'd' ? 1 : PL_PANEL), 0, s, t);
     free(w), free(panel);
   }
+  if (!strcmp(e->op, "enc")) {
+    MEASURE(s, t, ((pl_enc_fn *)e->fn)(x, NULL, n, n, y));
+    report(e, json, first, 0, 1, n * 4.0, 0, s, t);
+  }
   if (!strcmp(e->op, "quant"))
     for (int terms = 1; terms <= 2; terms++) {
       MEASURE(s, t, ((pl_quant_fn *)e->fn)(x, n, q, terms == 2 ? lo : NULL));

@@ -53,6 +53,7 @@ const char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- the checks, by op: each tries one kernel ---- */
 void check_deq(const entry *e);
+void check_enc(const entry *e);
 void check_mm(const entry *e);
 void check_mm2(const entry *e);
 void check_pack(const entry *e);

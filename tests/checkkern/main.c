@@ -32,10 +32,10 @@ static const struct {
   void (*check)(const entry *);
 } checks[] = {
 #define CHECK(op) {#op, check_##op}
-    CHECK(deq),     CHECK(mm),      CHECK(mm2),      CHECK(pack),      CHECK(panel_bytes), CHECK(quant),
-    CHECK(rmsnorm), CHECK(silu),    CHECK(gelu),     CHECK(softcap),   CHECK(softmax),     CHECK(rope),
-    CHECK(qk),      CHECK(av),      CHECK(load_f16), CHECK(store_f16), CHECK(store_bf16),  CHECK(merge),
-    CHECK(rotate),  CHECK(quant16), CHECK(code8),    CHECK(code4),
+    CHECK(deq),   CHECK(enc),     CHECK(mm),      CHECK(mm2),      CHECK(pack),      CHECK(panel_bytes),
+    CHECK(quant), CHECK(rmsnorm), CHECK(silu),    CHECK(gelu),     CHECK(softcap),   CHECK(softmax),
+    CHECK(rope),  CHECK(qk),      CHECK(av),      CHECK(load_f16), CHECK(store_f16), CHECK(store_bf16),
+    CHECK(merge), CHECK(rotate),  CHECK(quant16), CHECK(code8),    CHECK(code4),
 #undef CHECK
 };
 
