@@ -12,16 +12,14 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+from tokenizer_published import published
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from pyllm.tokenizer import pre
 
 DATA = Path(__file__).parent / "data" / "tokenizers"
 TINY_BPE = ("tiny-bpe-gpt2", "tiny-bpe-llama3", "tiny-bpe-qwen2", "tiny-bpe-smollm", "tiny-bpe-neox")
 TINY_SPM = ("tiny-spm-llama2", "tiny-spm-gemma")
-
-# The expressions as the models' tokenizer.json have them.
-_CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_NFC = {"qwen2", "olmo", "mpt", "command-r"}
-
 
 def entries(path: Path) -> Iterator[tuple[str, bool, list[int]]]:
     """Text, parse_special and ids of a reference file."""
@@ -40,40 +38,27 @@ def huggingface(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     def byte_level(split: bool) -> Any:
         return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
 
-    def isolated(*expressions: str) -> list[Any]:
-        return [pre_tokenizers.Split(Regex(e), "isolated") for e in expressions]
-
-    sequence = pre_tokenizers.Sequence
-    digits = sequence([pre_tokenizers.Digits(individual_digits=True), byte_level(True)])
-    three = [pre_tokenizers.Digits(individual_digits=False), *isolated("[0-9][0-9][0-9]")]
-    pre = {
-        "gpt-2": byte_level(True),
-        "olmo": byte_level(True),
-        "mpt": byte_level(True),
-        "smollm": digits,
-        "starcoder": digits,
-        "refact": digits,
-        "command-r": digits,
-        "llama-bpe": sequence([*isolated(_CL100K % r"\p{N}{1,3}"), byte_level(False)]),
-        "qwen2": sequence([*isolated(_CL100K % r"\p{N}"), byte_level(False)]),
-        "falcon": sequence([pre_tokenizers.Punctuation("contiguous"), byte_level(True), *three]),
-        "deepseek-coder": sequence(
-            [
-                *isolated(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"),
-                pre_tokenizers.Digits(individual_digits=True),
-                byte_level(False),
-            ]
-        ),
+    sequence, digits = pre_tokenizers.Sequence, pre_tokenizers.Digits
+    falcon = [pre_tokenizers.Punctuation("contiguous"), byte_level(True)]
+    three = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
+    by_class = {
+        "falcon": [*falcon, digits(individual_digits=False), three],
+        "falcon3": [*falcon, digits(individual_digits=True)],
+        "gpt-2": [byte_level(True)],
+        "smollm": [digits(individual_digits=True), byte_level(True)],
     }
     name = metadata["tokenizer.ggml.pre"]
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     merges = [tuple(m.split(" ")) for m in metadata["tokenizer.ggml.merges"]]
     vocab = {t: i for i, t in enumerate(tokens)}
-    result = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=name == "llama-bpe"))
-    result.pre_tokenizer = pre[name]
+    row = pre.find(name)
+    assert row
+    result = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=row.whole_words))
+    name = pre.ALIASES.get(name, name)
+    result.pre_tokenizer = sequence(by_class.get(name) or [*published(name), byte_level(False)])
     result.decoder = decoders.ByteLevel()
-    if name in _NFC:
-        result.normalizer = normalizers.NFC()
+    if row.normalize:
+        result.normalizer = {"NFC": normalizers.NFC, "NFKC": normalizers.NFKC}[row.normalize]()
     for special, type_ in ((True, 3), (False, 4)):
         added = [t for t, y in zip(tokens, types, strict=True) if y == type_]
         result.add_tokens([AddedToken(t, special=special, normalized=False) for t in added])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class ByteBPE:
         self.add_bos = found.add_bos
         self.default_special: dict[str, int] = {}
         self.space_prefix = False
-        self._nfc = found.nfc
+        self._form: Any = found.normalize
         self._vocab = vocab
         self._words = found.compile()
         self._handle = self._build(vocab, found.whole_words)
@@ -84,8 +84,8 @@ class ByteBPE:
         return ffi.gc(out[0], lib.pl_bpe_free)
 
     def encode(self, text: str, after_special: bool) -> list[int]:
-        if self._nfc and not unicodedata.is_normalized("NFC", text):
-            text = unicodedata.normalize("NFC", text)
+        if self._form and not unicodedata.is_normalized(self._form, text):
+            text = unicodedata.normalize(self._form, text)
         words = self._words(text)
         unique = set(words)
         table = self._cache  # entries are added to it and never taken out: threads may share it
