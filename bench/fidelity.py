@@ -4,9 +4,8 @@
     python -m bench.fidelity model.gguf --text text.txt --compute default precise -ctk f16 q8_0 -ctv f16 q8_0 \\
         --peer llama.cpp=/opt/lcpp/bin/python
 
-The text is cut and scored as llama-perplexity does: chunks of n_ctx tokens, each from an empty cache and with BOS in
-its first place where the model wants one; the second half of a chunk is scored. The same text is first run through
-the base, float32 activations and cache on the weights as they are, and then in every compute mode with every pair of
+The text is cut and scored as llama-perplexity does (pyllm/perplexity.py). It is first run through the base, float32
+activations and cache on the weights as they are, and then in every compute mode with every pair of
 cache types, and by every peer (an interpreter that has llama-cpp-python, see bench/peers). Against the base,
 
     KL divergence   mean over scored positions of sum over the vocabulary of p_base log(p_base / p)
@@ -19,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,17 +30,15 @@ import numpy.typing as npt
 
 import pyllm
 from pyllm import hub
-from pyllm.errors import DownloadError
+from pyllm.errors import DownloadError, PerplexityError
 from pyllm.gguf import GGUFFile
 from pyllm.machine import default_threads
 from pyllm.options import COMPUTE_MODES
+from pyllm.perplexity import Logits, Logprobs, Scores, log_softmax, score, scores, targets, whole_chunks, with_bos
 from pyllm.tokenizer import Tokenizer
 
 from .compare import Engine, Unsupported, Worker, WorkerError
 from .results import Setup, markdown
-
-Logits = npt.NDArray[np.float32]  # [positions, n_vocab]
-Logprobs = npt.NDArray[np.float64]  # [positions, n_vocab]
 
 
 @dataclass(frozen=True)
@@ -55,19 +51,12 @@ class Fidelity:
     kl_max: float | None = None
     same_top: float | None = None
 
-
-def log_softmax(logits: Logits) -> Logprobs:
-    """Natural log probabilities, float64, of logits [rows, n_vocab]."""
-    x = logits.astype(np.float64)
-    x -= x.max(axis=1, keepdims=True)
-    x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
-    return x
-
-
-def kl_divergence(base: Logprobs, other: Logprobs) -> npt.NDArray[np.float64]:
-    """[rows]: KL divergence of `other` from `base`, in nats."""
-    result: npt.NDArray[np.float64] = (np.exp(base) * (base - other)).sum(axis=1)
-    return result
+    @classmethod
+    def of(cls, found: Scores) -> Fidelity:
+        n, ppl = len(found), found.perplexity.value
+        if not len(found.kl):
+            return cls(n, ppl)
+        return cls(n, ppl, found.mean_kl.value, float(found.kl.max()), found.same_top_share.value)
 
 
 def kl_from_top(
@@ -83,67 +72,24 @@ def kl_from_top(
 
 
 def chunks(tokenizer: Tokenizer, ids: Sequence[int], n_ctx: int, limit: int | None = None) -> list[list[int]]:
-    """Whole chunks of n_ctx tokens, at most `limit`. ValueError if there is none."""
-    count = len(ids) // n_ctx
-    if count == 0:
-        raise ValueError(f"the text has {len(ids)} tokens, and a chunk {n_ctx}: take a longer text or a smaller n_ctx")
-    cut = [list(ids[i * n_ctx : (i + 1) * n_ctx]) for i in range(min(count, limit or count))]
-    bos = tokenizer.bos_id
-    if tokenizer.add_bos and bos is not None:
-        for chunk in cut:
-            chunk[0] = bos
-    return cut
+    """The chunks of a text as they are run."""
+    return [with_bos(tokenizer, chunk) for chunk in whole_chunks(ids, n_ctx, limit)]
 
 
-def score(llm: pyllm.LLM, chunk: Sequence[int]) -> Logits:
-    """[n_ctx - n_ctx // 2 - 1, n_vocab]: logits for the tokens after the first n_ctx // 2 + 1."""
-    return llm.logits(chunk)[len(chunk) // 2 : -1]
-
-
-def targets(chunk: Sequence[int]) -> npt.NDArray[np.int64]:
-    """What score() predicts, row by row."""
-    return np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
-
-
-class Tally:
-    """Sums over chunks."""
-
-    #: rows that are widened to float64 at once
-    ROWS = 64
-
-    def __init__(self) -> None:
-        self.nll: list[float] = []
-        self.kl: list[float] = []
-        self.same: list[bool] = []
-
-    def add(self, chunk: Sequence[int], found: Logits, base: Logits | None = None) -> None:
-        """score()'s logits of a chunk, and the base's."""
-        wanted = targets(chunk)
-        for at in range(0, len(wanted), self.ROWS):
-            rows = slice(at, at + self.ROWS)
-            mine = log_softmax(found[rows])
-            self.nll += (-mine[np.arange(len(mine)), wanted[rows]]).tolist()
-            if base is not None:
-                truth = log_softmax(base[rows])
-                self.kl += kl_divergence(truth, mine).tolist()
-                self.same += (truth.argmax(axis=1) == mine.argmax(axis=1)).tolist()
-
-    def result(self) -> Fidelity:
-        perplexity = math.exp(np.mean(self.nll))
-        if not self.kl:
-            return Fidelity(len(self.nll), perplexity)
-        return Fidelity(len(self.nll), perplexity, float(np.mean(self.kl)), max(self.kl), float(np.mean(self.same)))
+def against(chunk: Sequence[int], found: Logits, base: Logits | None = None) -> Scores:
+    """Scores of a chunk's logits (score()) and, with those of the base, of the divergence from them, in float64."""
+    return scores(found, targets(chunk), None if base is None else lambda rows: log_softmax(base[rows]))
 
 
 def measure(
     llm: pyllm.LLM, ids: Sequence[int], base: pyllm.LLM | None = None, *, n_ctx: int = 512, limit: int | None = None
 ) -> Iterator[tuple[Logprobs, Fidelity]]:
     """For each chunk, its log probabilities and the result so far; the last one is the result."""
-    tally = Tally()
+    total = Scores()
     for chunk in chunks(llm.tokenizer, ids, n_ctx, limit):
         found = score(llm, chunk)
-        tally.add(chunk, found, None if base is None else score(base, chunk))
-        yield log_softmax(found), tally.result()
+        total += against(chunk, found, None if base is None else score(base, chunk))
+        yield log_softmax(found), Fidelity.of(total)
 
 
 # ---- several ways of running one file ------------------------------------------------------------------------
@@ -192,14 +138,15 @@ def compare_ways(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for way in [base, *ways] if base else ways:
-            tally = Tally()
+            total = Scores()
             for i, (chunk, found) in enumerate(zip(cut, run(way, model, cut, threads, folder), strict=True)):
                 file = folder / f"base-{i}.npy"
                 if way is base:
                     np.save(file, found)
-                tally.add(chunk, found, None if base is None or way is base else np.load(file, mmap_mode="r"))
-                print(f"{way.name}: {len(tally.nll)} positions, {tally.result().perplexity:.4f}", file=sys.stderr)
-            yield way, tally.result()
+                truth = None if base is None or way is base else np.load(file, mmap_mode="r")
+                total += against(chunk, found, truth)
+                print(f"{way.name}: {len(total)} positions, {total.perplexity.value:.4f}", file=sys.stderr)
+            yield way, Fidelity.of(total)
 
 
 def table(results: Sequence[tuple[Way, Fidelity]]) -> str:
@@ -252,10 +199,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ids = json.loads(args.ids.read_text(encoding="utf-8"))
     else:
         ids = tokenizer.encode(args.text.read_text(encoding="utf-8"))
-    cut = chunks(tokenizer, ids, args.ctx_size, args.chunks or None)
     try:
+        cut = chunks(tokenizer, ids, args.ctx_size, args.chunks or None)
         results = list(compare_ways(model, cut, ways, None if args.no_base else BASE, args.threads))
-    except (WorkerError, Unsupported) as error:
+    except (PerplexityError, WorkerError, Unsupported) as error:
         print(f"fidelity: {error}", file=sys.stderr)
         return 2
     if args.json:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         GGUFError,
         MemoryPlanError,
         ModelError,
+        PerplexityError,
         PyllmError,
         SamplingError,
         TemplateError,
@@ -41,7 +42,7 @@ _HOME = {
     "SamplingParams": "sampler", "Tokenizer": "tokenizer", "GGUFFile": "gguf",
     "PyllmError": "errors", "GGUFError": "errors", "ModelError": "errors", "TokenizerError": "errors",
     "TemplateError": "errors", "ContextError": "errors", "MemoryPlanError": "errors", "DownloadError": "errors",
-    "SamplingError": "errors", "Cancelled": "errors",
+    "SamplingError": "errors", "PerplexityError": "errors", "Cancelled": "errors",
 }  # fmt: skip
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "MemoryPlan",
     "MemoryPlanError",
     "ModelError",
+    "PerplexityError",
     "Piece",
     "PyllmError",
     "SamplingError",

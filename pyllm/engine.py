@@ -81,8 +81,8 @@ class Sink(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One sequence to run. score: the logits of all prompt tokens are wanted, and no text. pieces: the sink wants a
-    Piece for every token, not the end alone."""
+    """One sequence to run. score_from: the logits of all prompt tokens from this one on are wanted, and no text.
+    pieces: the sink wants a Piece for every token, not the end alone."""
 
     prompt: list[int]
     params: SamplingParams
@@ -90,7 +90,7 @@ class Request:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     ignore_eos: bool = False
-    score: bool = False
+    score_from: int | None = None
     pieces: bool = True
     progress: Callable[[int, int], None] | None = None
     cancel: threading.Event | None = None  # the caller's own: only read here
@@ -111,7 +111,7 @@ class _Run:
 
     def __init__(self, request: Request, model: Model, tokenizer: Tokenizer) -> None:
         self.request = request
-        self.seq = Tokens(list(request.prompt), all_logits=request.score)
+        self.seq = Tokens(list(request.prompt), logits_from=request.score_from)
         self.n_vocab = model.hparams.n_vocab
         self.tokens: list[int] = []
         self.text: list[str] = []
@@ -121,8 +121,8 @@ class _Run:
         self.decoder = tokenizer.stream_decoder(skip_special=True)
         self.sampler: Sampler | None = None
         self.scores: npt.NDArray[np.float32] | None = None
-        if request.score:
-            self.scores = np.empty((len(request.prompt), self.n_vocab), np.float32)
+        if request.score_from is not None:
+            self.scores = np.empty((len(request.prompt) - request.score_from, self.n_vocab), np.float32)
         else:
             self.sampler = Sampler(request.params, self.n_vocab, tokenizer, request.prompt)
 
@@ -324,8 +324,10 @@ class Engine:
         if request.progress and chunk.start < len(request.prompt):
             request.progress(min(run.seq.n_computed, len(request.prompt)), len(request.prompt))
         if run.scores is not None:
-            rows = slice(chunk.start, chunk.start + chunk.n)
-            run.scores[rows] = self._backend.read(self._model.program.logits, chunk.n, row)
+            if chunk.n_out:
+                end = run.seq.n_computed - (request.score_from or 0)
+                logits = self._backend.read(self._model.program.logits, chunk.n_out, row)
+                run.scores[end - chunk.n_out : end] = logits
             if run.seq.n_remaining == 0:
                 self._end(run, run.scores)
             return

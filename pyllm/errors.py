@@ -40,6 +40,10 @@ class SamplingError(PyllmError):
     """No token can be drawn: every logit is -inf or NaN."""
 
 
+class PerplexityError(PyllmError):
+    """Perplexity cannot be measured so: too little text, or a base's file that is broken or of another model."""
+
+
 class DownloadError(PyllmError):
     """A model could not be fetched or did not match its checksum; nothing was left behind."""
 

@@ -291,14 +291,20 @@ class LLM:
         ids = self.apply_chat_template(messages, **options.pop("template_kwargs", {}))
         return self.stream(ids, **options) if stream else self.generate(ids, **options)
 
-    def logits(self, ids: Sequence[int], cancel: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """float32 [len(ids), n_vocab]: the logits after each token of ids, as given (no BOS is added)."""
+    def logits(
+        self, ids: Sequence[int], cancel: threading.Event | None = None, *, first: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """float32 [len(ids) - first, n_vocab]: the logits after each token of ids, as given (no BOS is added), from
+        ids[first] on; ValueError if there is no such token."""
+        prompt = self._prompt_ids(ids)
+        if not 0 <= operator.index(first) < len(prompt):
+            raise ValueError(f"first is {first}, and there are {len(prompt)} tokens")
         events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         request = Request(
-            prompt=self._prompt_ids(ids),
+            prompt=prompt,
             params=SamplingParams(),
             sink=_indexed(events, 0),
-            score=True,
+            score_from=first,
             cancel=cancel,
         )
         result: npt.NDArray[np.float32] = self._wait([request], events)[0]

@@ -20,7 +20,7 @@ class Sequence:
     """Tokens on their way through the model; the engine appends what it samples."""
 
     tokens: list[int]
-    all_logits: bool = False  # logits of every token, not only of the last
+    logits_from: int | None = None  # logits of every token from this one on, not only of the last
     n_computed: int = 0
     n_cached: int = 0  # tokens found in the cache when the sequence first started
     pages: list[int] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Scheduler:
         while self.waiting and len(self.running) < self.n_seqs and tokens and out:
             seq = self.waiting[0]
             seq.is_long = self._is_long(seq)
-            if not seq.pages and not seq.all_logits:
+            if not seq.pages and seq.logits_from is None:
                 seq.pages = self.kv.match(seq.tokens, seq.is_long)
                 seq.n_computed = len(seq.pages) * PAGE
                 if not seq.started:
@@ -126,9 +126,10 @@ class Scheduler:
         start = seq.n_computed
         if start + 1 == len(seq.tokens) and start < len(seq.pages) * PAGE and tokens > 0 and out > 0:
             return Chunk(seq, start, 1, 1)  # what most steps are made of, without detours
-        n = min(seq.n_remaining, tokens, out if seq.all_logits else tokens)
+        n = min(seq.n_remaining, tokens)
+        silent = n if seq.logits_from is None else max(seq.logits_from - start, 0)  # tokens without logits come first
         room = len(seq.pages) * PAGE - start + self.kv.available * PAGE
-        n = min(n, room)
+        n = min(n, silent + out, room)
         if n <= 0 or out <= 0:
             return None
         while len(seq.pages) * PAGE < start + n:
@@ -136,7 +137,7 @@ class Scheduler:
             assert page is not None  # counted above
             seq.pages.append(page)
         last = start + n == len(seq.tokens)
-        return Chunk(seq, start, n, n if seq.all_logits else int(last))
+        return Chunk(seq, start, n, int(last) if seq.logits_from is None else max(n - silent, 0))
 
     def _set_aside(self, seq: Sequence) -> None:
         """Give up a running sequence's pages; it starts again when there is room, from what is still findable."""

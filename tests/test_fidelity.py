@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -14,43 +13,28 @@ from conftest import ROOT
 sys.path.append(str(ROOT))  # behind the installed pyllm
 from bench import fidelity
 from bench.compare import Engine
-from bench.fidelity import Tally, Way
+from bench.fidelity import Way
+from pyllm.perplexity import kl_divergence, log_softmax
 from pyllm.tokenizer import Tokenizer
 
 
-def test_divergence_by_its_definition() -> None:
-    base, other = (fidelity.log_softmax(np.log(np.array([p], np.float32))) for p in ([0.5, 0.5], [0.25, 0.75]))
-    assert fidelity.kl_divergence(base, other)[0] == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
-    assert fidelity.kl_divergence(base, base)[0] == 0
-    top = np.array([[1]]), base[:, 1:]
-    assert fidelity.kl_from_top(*top, other)[0] == pytest.approx(fidelity.kl_divergence(base, other)[0])
-
-
-def test_a_tally_of_chunks() -> None:
-    """Two chunks of six tokens: the last two of each are predicted, by rows 3 and 4."""
+def test_divergence_from_the_best_tokens_of_a_base() -> None:
+    """Where no token is left out it is the divergence; else the rest counts as one token."""
     rng = np.random.default_rng(0)
-    tally, nll, kl, same = Tally(), [], [], []
-    tally.ROWS = 1
-    for chunk in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]):
-        found, base = rng.normal(size=(2, 2, 6)).astype(np.float32)
-        tally.add(chunk, found, base)
-        p, q = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (base.astype(float), found.astype(float)))
-        nll += [-math.log(q[i][chunk[4 + i]]) for i in range(2)]
-        kl += [sum(p[i] * np.log(p[i] / q[i])) for i in range(2)]
-        same += [p[i].argmax() == q[i].argmax() for i in range(2)]
-    result = tally.result()
-    assert result.n == 4
-    assert result.perplexity == pytest.approx(math.exp(sum(nll) / 4))
-    assert result.kl_mean == pytest.approx(sum(kl) / 4) and result.kl_max == pytest.approx(max(kl))
-    assert result.same_top == sum(same) / 4
+    base, other = (log_softmax(rng.normal(size=(3, 6)).astype(np.float32)) for _ in range(2))
+    order = np.argsort(-base, axis=1)
+    best = np.take_along_axis(base, order, axis=1)
+    assert fidelity.kl_from_top(order[:, :5], best[:, :5], other) == pytest.approx(kl_divergence(base, other))
+    p, q = np.exp(best[:, :2]), np.exp(np.take_along_axis(other, order[:, :2], axis=1))
+    rest = (1 - p.sum(axis=1)) * np.log((1 - p.sum(axis=1)) / (1 - q.sum(axis=1)))
+    want = (p * np.log(p / q)).sum(axis=1) + rest
+    assert fidelity.kl_from_top(order[:, :2], best[:, :2], other) == pytest.approx(want)
 
 
 def test_chunks(data: Path) -> None:
     tokenizer = Tokenizer.from_gguf(data / "models" / "qwen2.gguf")
     assert fidelity.chunks(tokenizer, range(25), 10) == [list(range(10)), list(range(10, 20))]
     assert len(fidelity.chunks(tokenizer, range(25), 10, limit=1)) == 1
-    with pytest.raises(ValueError, match="longer text"):
-        fidelity.chunks(tokenizer, range(5), 10)
 
 
 def test_ways_side_by_side(data: Path) -> None:
@@ -106,5 +90,6 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert fidelity.main([model, "--text", str(text), "-c", "16", "--chunks", "1", "--no-base"]) == 0
     assert "perplexity" in capsys.readouterr().out
     assert fidelity.main([model, "--ids", str(ids), "-c", "16", "--peer", "gone=/no/such/python"]) == 2
+    assert fidelity.main([model, "--ids", str(ids), "-c", "64"]) == 2  # 40 tokens
     with pytest.raises(SystemExit):
         fidelity.main([model, "--ids", str(ids), "-ctk", "f16", "bf16", "-ctv", "f16"])

@@ -394,6 +394,11 @@ def test_logits_are_those_that_generation_uses(n_batch: int) -> None:
         assert logits[len(ids) - 1 : -1].argmax(1).tolist() == out.tokens
         # and the same bits as those of a shorter text: what follows changes nothing
         assert np.array_equal(llm.logits(ids), logits[: len(ids)])
+        for first in (1, 7, len(logits) - 1):
+            assert np.array_equal(llm.logits(ids + out.tokens, first=first), logits[first:])
+        for first in (-1, len(logits)):
+            with pytest.raises(ValueError, match=f"first is {first}"):
+                llm.logits(ids + out.tokens, first=first)
 
 
 def test_scoring_is_not_shortened_by_what_is_cached(llm: pyllm.LLM) -> None:

@@ -18,6 +18,7 @@ from conftest import ROOT
 sys.path.append(str(ROOT))  # behind the installed pyllm
 import pyllm
 from bench import fidelity
+from pyllm.perplexity import log_softmax
 
 #: name, file of greedy continuations
 MODELS = [
@@ -73,7 +74,7 @@ def test_default_mode_agrees_along_the_reference(llm: pyllm.LLM, model: tuple[Pa
     errors: list[float] = []
     for want in model[1]:
         prompt, answer = want["prompt_ids"], want["gen_ids"]
-        found = fidelity.log_softmax(llm.logits(prompt + answer[:-1])[len(prompt) - 1 :])
+        found = log_softmax(llm.logits(prompt + answer[:-1])[len(prompt) - 1 :])
         agrees = found.argmax(axis=1) == answer
         assert agrees[0], want["prompt"]
         same += agrees.tolist()

@@ -20,12 +20,14 @@ def chain(before: int, token: int) -> int:
 
 @dataclass(eq=False)
 class Job:
-    """A request: prompt, tokens to generate (0: the logits of the prompt), step of arrival and of departure."""
+    """A request: prompt, tokens to generate (0: the prompt's logits, from score_from on), step of arrival and of
+    departure."""
 
     prompt: list[int]
     n_new: int
     arrives: int = 0
     leaves: int | None = None
+    score_from: int = 0
     seq: Sequence = field(init=False)
     computed: int = 0  # positions computed since it last started
     found: int = 0  # of those, how many were in the cache when it first started
@@ -34,7 +36,7 @@ class Job:
     scored: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.seq = Sequence(list(self.prompt), all_logits=self.n_new == 0)
+        self.seq = Sequence(list(self.prompt), logits_from=None if self.n_new else self.score_from)
 
 
 class World:
@@ -74,7 +76,7 @@ class World:
         chunks = self.scheduler.schedule()
         assert bool(chunks) == self.scheduler.busy
         for job in self.started:
-            if not job.ended and job.seq.n_computed < job.computed:  # lost its pages
+            if not job.ended and job.seq.n_computed != job.computed:  # lost its pages, and may have found others
                 job.n_set_aside += 1
                 job.computed = 0
                 job.scored.clear()
@@ -92,14 +94,17 @@ class World:
         assert sum(c.n_out for c in chunks) <= self.n_out
         for c in chunks:
             assert c.n >= 1 and c.seq in self.scheduler.running
-            whole = c.start + c.n == len(c.seq.tokens)
-            assert c.n_out == (c.n if c.seq.all_logits else int(whole))
+            end = c.start + c.n
+            if c.seq.logits_from is None:
+                assert c.n_out == int(end == len(c.seq.tokens))
+            else:
+                assert c.n_out == len(range(max(c.start, c.seq.logits_from), end))
             job = self.job_of[c.seq]
             assert c.seq.started
             if job not in self.started:
                 self.first_start(job, c)
             if job.computed == 0:  # starts, or starts anew, behind what was found
-                assert c.start % PAGE == 0 and not (c.start and c.seq.all_logits)
+                assert c.start % PAGE == 0 and not (c.start and c.seq.logits_from is not None)
                 job.computed = c.start
             assert c.start == c.seq.n_computed and c.start + c.n <= len(c.seq.tokens)
             assert (c.start + c.n - 1) // PAGE < len(c.seq.pages)
@@ -135,9 +140,10 @@ class World:
         assert chunk.start == job.computed == chunk.seq.n_computed - chunk.n
         job.computed += chunk.n
         if job.n_new == 0:
-            job.scored.update(range(chunk.start, chunk.start + chunk.n))
+            end = chunk.start + chunk.n
+            job.scored.update(range(end - chunk.n_out, end))
             if chunk.seq.n_remaining == 0:
-                assert job.scored == set(range(len(job.prompt)))
+                assert job.scored == set(range(job.score_from, len(job.prompt)))
                 self.end(job)
         elif chunk.n_out:
             if len(chunk.seq.tokens) == len(job.prompt) + job.n_new:
@@ -165,7 +171,7 @@ def worlds(draw: st.DrawFn) -> World:
         text = prompt(rng, longest)
         arrives = rng.choice([0, 0, rng.randrange(40)])
         leaves = arrives + rng.randrange(30) if rng.random() < 0.15 else None
-        jobs.append(Job(text, rng.choice([0, 1, 3, rng.randint(1, 60)]), arrives, leaves))
+        jobs.append(Job(text, rng.choice([0, 1, 3, rng.randint(1, 60)]), arrives, leaves, rng.randrange(len(text))))
     n_ctx = max(len(j.prompt) + j.n_new for j in jobs)
     spare = draw(st.sampled_from([1, 1, 2, 5, 40]))
     return World(
@@ -220,6 +226,13 @@ def test_text_goes_on_while_a_long_prompt_is_read() -> None:
     world.scheduler.done = watch  # type: ignore[method-assign]
     world.run()
     assert len(taken) >= 300 // 16 and set(taken) == {3}
+
+
+def test_tokens_without_logits_come_in_whole_steps() -> None:
+    job = Job([1] * 100, 0, score_from=60)
+    world = World([job], n_batch=64, n_seqs=1, n_out=8, n_pages=7)
+    world.run()
+    assert world.n_steps == 1 + 5  # 64 tokens of which 4 have logits, then 8 at a time
 
 
 def test_a_step_of_one_token_serves_everyone_in_the_end() -> None:

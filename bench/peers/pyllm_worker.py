@@ -51,7 +51,7 @@ class Pyllm(Engine):
         return time.perf_counter_ns() - start
 
     def logits(self, ids: list[int], first: int, file: str) -> int:
-        self.llm.logits(ids)[first:].tofile(file)
+        self.llm.logits(ids, first=first).tofile(file)
         return self.llm.n_vocab
 
 

@@ -28,16 +28,13 @@ def subparser(commands: Any, name: str, summary: str, **options: Any) -> argpars
 # ---- model ------------------------------------------------------------------------------------------------
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """-c -t -b -ctk -ctv ...: how to load a model."""
+_CTX_HELP = "tokens of context; 0: as many as the model knows (default: the model's, at most 4096)"
+
+
+def add_model_options(parser: argparse.ArgumentParser, ctx_help: str = _CTX_HELP) -> None:
+    """-c -t -b -ctk -ctv ...: how to load a model. ctx_help: where -c means something else."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "-c",
-        "--ctx-size",
-        type=int,
-        metavar="N",
-        help="tokens of context; 0: as many as the model knows (default: the model's, at most 4096)",
-    )
+    group.add_argument("-c", "--ctx-size", type=int, metavar="N", help=ctx_help)
     group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
     group.add_argument("-b", "--batch-size", type=int, metavar="N", help="tokens per step at most (default: 512)")
     group.add_argument(
