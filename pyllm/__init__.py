@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .gguf import GGUFFile
     from .llm import LLM, plan
     from .model import MemoryPlan
+    from .quant import Imatrix, collect_imatrix, quantize
     from .sampler import SamplingParams
     from .streams import AsyncStream, Stream
     from .tokenizer import Tokenizer
@@ -40,6 +41,7 @@ _HOME = {
     "LLM": "llm", "Stream": "streams", "AsyncStream": "streams", "plan": "llm", "MemoryPlan": "model",
     "Completion": "engine", "Piece": "engine", "Timings": "engine", "Usage": "engine",
     "SamplingParams": "sampler", "Tokenizer": "tokenizer", "GGUFFile": "gguf",
+    "Imatrix": "quant", "collect_imatrix": "quant", "quantize": "quant",
     "PyllmError": "errors", "GGUFError": "errors", "ModelError": "errors", "TokenizerError": "errors",
     "TemplateError": "errors", "ContextError": "errors", "MemoryPlanError": "errors", "DownloadError": "errors",
     "SamplingError": "errors", "PerplexityError": "errors", "Cancelled": "errors",
@@ -54,6 +56,7 @@ __all__ = [
     "DownloadError",
     "GGUFError",
     "GGUFFile",
+    "Imatrix",
     "MemoryPlan",
     "MemoryPlanError",
     "ModelError",
@@ -68,7 +71,9 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "Usage",
+    "collect_imatrix",
     "plan",
+    "quantize",
 ]
 
 

@@ -21,6 +21,7 @@ DATA = Path(__file__).parent / "data" / "tokenizers"
 TINY_BPE = ("tiny-bpe-gpt2", "tiny-bpe-llama3", "tiny-bpe-qwen2", "tiny-bpe-smollm", "tiny-bpe-neox")
 TINY_SPM = ("tiny-spm-llama2", "tiny-spm-gemma")
 
+
 def entries(path: Path) -> Iterator[tuple[str, bool, list[int]]]:
     """Text, parse_special and ids of a reference file."""
     reference = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,14 +12,13 @@ from .._lib import ffi, lib
 from ..compile import Op, Program, View, const_bytes
 from ..errors import PyllmError
 from ..gguf import GGUFFile
+from ..gguf.file import drop_pages
 from ..sampler import Sampler
 from . import Step
 
 #: buffers that lie in huge pages: those that are read from end to end. A cache that is little used would take them all,
 #: and so would a step's values, most of which few tokens touch only in part
 _HUGE = ("packed",)
-#: bytes around a page that the system maps along with it
-_NEARBY = 1 << 21
 _OP_IDS: dict[str, int] = {}
 
 
@@ -112,12 +110,12 @@ class CpuBackend:
             dst = ffi.cast("uint8_t *", bases["packed"]) + off
             if lib.pl_pool_pack(self._pool, info.type.id, src, weight.rows, weight.cols, dst, True) < 0:
                 raise PyllmError(f"cannot pack tensor {weight.name!r} of type {info.type.name}")
-            _drop_pages(gguf.maps[info.part], info.offset, info.nbytes)
+            drop_pages(gguf.maps[info.part], info.offset, info.nbytes)
             done += nbytes
             if progress:
                 progress(done / total)
         for m in gguf.maps:
-            _drop_pages(m, 0, len(m))  # the header too
+            drop_pages(m, 0, len(m))  # the header too
 
         ops = encode(program.ops, names)
         bad = ffi.new("int32_t *")
@@ -178,10 +176,3 @@ class CpuBackend:
         self._maps = []
         while self._memory:
             lib.pl_mem_free(*self._memory.pop())
-
-
-def _drop_pages(m: mmap.mmap, offset: int, nbytes: int) -> None:
-    """Take the pages of these bytes out of this process, with those around them that the system mapped along."""
-    start, end = offset // _NEARBY * _NEARBY, min(-(-(offset + nbytes) // _NEARBY) * _NEARBY, len(m))
-    if hasattr(mmap, "MADV_DONTNEED"):
-        m.madvise(mmap.MADV_DONTNEED, start, end - start)

@@ -20,6 +20,8 @@ D = TypeVar("D")
 T = TypeVar("T", str, int, float, bool)
 
 _SPLIT_NAME: Final = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
+#: bytes around a page that the system maps along with it
+_NEARBY: Final = 1 << 21
 _INT: Final = ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64")
 # What a getter asks for -> the file's types that it takes
 _KINDS: Final[dict[type, tuple[str, ...]]] = {
@@ -270,3 +272,10 @@ def _check_split(parts: list[Part]) -> None:
     claimed, n = _split(parts[0], "split.tensors.count"), sum(len(p.tensors) for p in parts)
     if claimed != n:
         raise GGUFError(f"{parts[0].path}: split.tensors.count is {claimed}, but the parts hold {n} tensors")
+
+
+def drop_pages(m: mmap.mmap, offset: int, nbytes: int) -> None:
+    """Take the pages of these bytes out of this process, with those around them that the system mapped along."""
+    start, end = offset // _NEARBY * _NEARBY, min(-(-(offset + nbytes) // _NEARBY) * _NEARBY, len(m))
+    if hasattr(mmap, "MADV_DONTNEED"):
+        m.madvise(mmap.MADV_DONTNEED, start, end - start)
