@@ -44,6 +44,10 @@ class PerplexityError(PyllmError):
     """Perplexity cannot be measured so: too little text, or a base's file that is broken or of another model."""
 
 
+class ConvertError(PyllmError):
+    """The model folder cannot be converted: something is missing, damaged or not supported; no file was written."""
+
+
 class DownloadError(PyllmError):
     """A model could not be fetched or did not match its checksum; nothing was left behind."""
 

@@ -1,4 +1,4 @@
-"""The command line: `pyllm run|chat|info|tokenize|bench|perplexity|quantize|imatrix|pull|list|rm`.
+"""The command line: `pyllm run|chat|info|tokenize|bench|perplexity|convert|quantize|imatrix|pull|list|rm`.
 
 Text goes to standard output, everything else to standard error. Exit status: 0 success, 1 an error that a message
 explains, 2 wrong usage, 130 interrupted (Ctrl-C), 141 the reader of the output went away.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, chat, imatrix, info, models, perplexity, quantize, run, tokenize
+from . import bench, chat, convert, imatrix, info, models, perplexity, quantize, run, tokenize
 from .args import UsageError
 
 EXIT_ERROR = 1
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pyllm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, chat, info, tokenize, bench, perplexity, quantize, imatrix, models):
+    for module in (run, chat, info, tokenize, bench, perplexity, convert, quantize, imatrix, models):
         module.add_parsers(commands)
     return parser
 

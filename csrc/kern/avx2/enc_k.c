@@ -1,4 +1,0 @@
-#include "kern/avx2/lanes.h"
-
-#define LEVEL avx2
-#include "quant/enc/k.h"

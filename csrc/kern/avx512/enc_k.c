@@ -1,4 +1,0 @@
-#include "kern/avx512/lanes.h"
-
-#define LEVEL avx512
-#include "quant/enc/k.h"
