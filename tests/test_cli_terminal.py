@@ -19,6 +19,7 @@ import pytest
 if os.name == "nt":
     pytest.skip("pseudo-terminals of POSIX", allow_module_level=True)
 
+import quantize_models as models
 from terminal import Terminal, pyllm
 
 UP = "\x1b[A"
@@ -205,3 +206,26 @@ def test_terminal_that_is_closed(home: Path, smollm2: Path) -> None:
         t.expect("Ctrl-D leaves" + PROMPT)
         t.process.send_signal(signal.SIGHUP)
         assert t.wait(20) in (-signal.SIGHUP, 0, 1)
+
+
+def test_ctrl_c_ends_quantization(tmp_path: Path) -> None:
+    """The bar is there once it takes a while; nothing is left of what was written."""
+    source = tmp_path / "large-F16.gguf"
+    models.write(models.Spec(layers=2, d=4096, matrices={"ffn_up.weight": (4096, 65536)}), source)
+    with Terminal(pyllm("quantize", str(source), "Q5_1", "--pure", "-t", "1"), PYLLM_CPU="ref") as t:
+        t.expect(r"quantizing to Q5_1 .* +\d+%")
+        assert "blk.0" not in t.text  # lines are for files
+        t.send(CTRL_C)
+        assert t.wait(20) == 130
+        assert "Traceback" not in t.text
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_imatrix_shows_progress(home: Path, smollm2: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
+    argv = pyllm("imatrix", "-m", str(smollm2), "-f", str(tmp_path / "t.txt"), "-o", str(tmp_path / "o"), "-t", "1")
+    with Terminal(argv) as t:
+        t.expect(r"importance matrix .* +\d+%")
+        t.send(CTRL_C)
+        assert t.wait(60) == 130
+    assert not (tmp_path / "o").exists()

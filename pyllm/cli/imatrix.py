@@ -41,7 +41,7 @@ def imatrix(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"-t {args.threads}: give a positive number")
     text, path = read_file(args.file), fetch(args.model or DEFAULT_MODEL)
-    with Bar(f"running {args.file}") as bar:
+    with Bar("importance matrix") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done, total)

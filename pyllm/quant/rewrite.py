@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -212,20 +213,28 @@ def _write(
     progress: Progress | None,
 ) -> None:
     total, done = sum(c.tensor.nbytes for c in choices), 0
-    for c in choices:
-        tensor = c.tensor
-        row = tensor.nbytes // tensor.rows
-        for first, last, matrix in _pieces(tensor):
-            data = tensor.data[first * row : last * row]
-            if _changes(c):
-                importance = weights[tensor.name][matrix] if tensor.name in weights else None
-                writer.write(_convert(pool, c, data, last - first, importance))
-            else:
-                writer.write(data)
-            drop_pages(file.maps[tensor.part], tensor.offset + first * row, len(data))
-            done += len(data)
-            if progress:
-                progress(c, done, total)
+
+    def write(tensor: TensorInfo, start: int, end: int, data: npt.NDArray[np.uint8]) -> None:
+        """In a thread of its own, while the next piece is quantized."""
+        writer.write(data)
+        drop_pages(file.maps[tensor.part], tensor.offset + start, end - start)
+
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(lambda: None)
+        for c in choices:
+            row = c.tensor.nbytes // c.tensor.rows
+            for first, last, matrix in _pieces(c.tensor):
+                start, end = first * row, last * row
+                data = c.tensor.data[start:end]
+                if _changes(c):
+                    importance = weights[c.tensor.name][matrix] if c.tensor.name in weights else None
+                    data = _convert(pool, c, data, last - first, importance)
+                writing.result()
+                writing = thread.submit(write, c.tensor, start, end, data)
+                done += end - start
+                if progress:
+                    progress(c, done, total)
+        writing.result()
 
 
 def _pieces(tensor: TensorInfo) -> Iterable[tuple[int, int, int]]:
