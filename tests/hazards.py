@@ -318,8 +318,8 @@ class Bytes:
                 state.fill(NOBODY)
 
     def race(self, work: Work) -> bool:
-        return any(differ(self.wrote[b], work.thread)[at].any() for b, at in work.reads if b in self.wrote) or any(
-            differ(state[b], work.thread)[at].any() for b, at in work.writes for state in (self.wrote, self.read)
+        return any(differ(self.wrote[b][at], work.thread).any() for b, at in work.reads if b in self.wrote) or any(
+            differ(state[b][at], work.thread).any() for b, at in work.writes for state in (self.wrote, self.read)
         )
 
     def add(self, work: Work) -> None:
