@@ -28,9 +28,12 @@ for _name in (
         os.environ[_name] = str(Path(os.environ[_name]).expanduser().absolute())
 
 
+# What a shell starts in the background ignores Ctrl-C, and what nohup starts ignores the end of the terminal; so would
+# the programs that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # what a shell starts in the background ignores Ctrl-C, and so would the programs whose Ctrl-C is tested
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,6 +86,12 @@ class Terminal:
         self.raw += piece
         return bool(piece)
 
+    def close(self) -> None:
+        """Close the window: the program's side is hung up."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
     def __enter__(self) -> Terminal:
         return self
 
@@ -93,7 +99,7 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self.fd)
+        self.close()
 
 
 def pyllm(*args: str) -> list[str]:

@@ -200,12 +200,30 @@ def test_ctrl_c_ends_a_download(home: Path, slow: str) -> None:
         assert t.wait() == 0
 
 
-def test_terminal_that_is_closed(home: Path, smollm2: Path) -> None:
-    """Hanging up ends the program."""
+def test_hanging_up_ends_the_program(home: Path, smollm2: Path) -> None:
     with Terminal(pyllm("chat", str(smollm2))) as t:
         t.expect("Ctrl-D leaves" + PROMPT)
         t.process.send_signal(signal.SIGHUP)
-        assert t.wait(20) in (-signal.SIGHUP, 0, 1)
+        assert t.wait(20) == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("answering", [False, True], ids=["at the prompt", "during an answer"])
+@pytest.mark.parametrize("action", [signal.SIG_DFL, signal.SIG_IGN], ids=["plain", "nohup"])
+def test_terminal_that_is_closed(home: Path, smollm2: Path, action: signal.Handlers, answering: bool) -> None:
+    """Its end is that of the program, also of one that nohup keeps from being told."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        terminal = Terminal(pyllm("chat", str(smollm2), "--ignore-eos", "-n", "2000"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with terminal as t:
+        t.expect("Ctrl-D leaves" + PROMPT)
+        if answering:
+            at = t.mark()
+            t.send("Tell me a long story.\r")
+            t.expect(r"story\.\n.*\w+ \w+ \w+", at)
+        t.close()
+        assert t.process.wait(20) in ((-signal.SIGHUP,) if action == signal.SIG_DFL else (0, 1))
 
 
 def test_ctrl_c_ends_quantization(tmp_path: Path) -> None:
