@@ -80,6 +80,7 @@ def test_they_give_what_the_others_give(llm: pyllm.LLM) -> None:
     run(main())
 
 
+@pytest.mark.alone
 def test_the_loop_goes_on(llm: pyllm.LLM) -> None:
     """While answers take half a second, and while tokenizing and templates do, another task keeps its time."""
     slow_down(llm, 0.02)

@@ -106,6 +106,7 @@ def test_benchmarks(checkkern: Path) -> None:
     assert rows and all(r["kernel"] == "rope_ref" and r["cycles_per_call"] > 0 and r["gb_per_s"] > 0 for r in rows)
 
 
+@pytest.mark.alone
 def test_limits(checkkern: Path) -> None:
     """Two threads do more together than half of one."""
     one, two = (json.loads(_run(checkkern, "--limits", "--json", "--threads", n).stdout) for n in ("1", "2"))

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, absent
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # behind the installed pyllm
 
-from bench import compare, results, suite  # noqa: E402
-from bench.compare import Engine  # noqa: E402
-from bench.results import Row, Setup, Test, Work  # noqa: E402
+from bench import compare, results, suite
+from bench.compare import Engine
+from bench.results import Row, Setup, Test, Work
 
 FAKE = """
 import os
@@ -312,7 +312,8 @@ def test_models_of_the_suite_are_made_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib (the extra `bench`)")
+    if not results.can_plot():
+        absent("matplotlib is missing: pip install '.[test]'")
     path = tmp_path / "plot.svg"
     results.plot(ROWS, "pyllm", path)
     assert "times better: pyllm over each peer" in path.read_text() and "m, pp512, 1 thread" in path.read_text()

@@ -79,6 +79,7 @@ def test_smollm2_as_the_gguf_package_reads_it(smollm2: Path) -> None:
     check_against_package(smollm2)
 
 
+@pytest.mark.alone
 def test_vocabularies_open_quickly(shared: Path) -> None:
     """Half a million strings, tokens and merges: measured 0.13 s; four times that is a defect."""
     path = shared / "goldens" / "vocabs" / "ggml-vocab-command-r.gguf"

@@ -406,6 +406,7 @@ def test_memory_stays_under_twice_the_file(tmp_path: Path, content: bytes, opens
     assert used <= 2 * len(content) + 32_768  # the file itself is mapped; this much any small one takes
 
 
+@pytest.mark.alone
 def test_memory_and_time_at_every_limit(tmp_path: Path) -> None:
     """The most objects that a file may declare: 16 MB besides twice the file, and not seconds."""
     arrays = g.array(g.ARRAY, [g.array_body(g.U8, [1])] * header.MAX_ARRAYS)
@@ -420,6 +421,7 @@ def test_memory_and_time_at_every_limit(tmp_path: Path) -> None:
     assert used <= 2 * len(content) + 16 * MB
 
 
+@pytest.mark.alone
 def test_most_strings_do_not_take_long(tmp_path: Path) -> None:
     content = pair(g.array(g.STRING, [], header.MAX_STRINGS) + bytes(8 * header.MAX_STRINGS))
     start = time.perf_counter()

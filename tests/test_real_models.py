@@ -22,14 +22,16 @@ from pyllm.perplexity import log_softmax
 
 #: name, file of greedy continuations
 MODELS = [
-    ("qwen2.5-coder-0.5b", "qwen2.5_coder_0.5b_greedy_f32.jsonl"),
-    ("gemma3-270m", "gemma3_270m_greedy_f32.jsonl"),
+    pytest.param(
+        ("qwen2.5-coder-0.5b", "qwen2.5_coder_0.5b_greedy_f32.jsonl"), marks=pytest.mark.large, id="qwen2.5-coder-0.5b"
+    ),
+    pytest.param(("gemma3-270m", "gemma3_270m_greedy_f32.jsonl"), id="gemma3-270m"),
 ]
 pytestmark = pytest.mark.slow
 N_CTX = 256
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=lambda m: m[0])
+@pytest.fixture(scope="module", params=MODELS)
 def model(
     request: pytest.FixtureRequest, real_model: Callable[[str], Path], shared: Path
 ) -> tuple[Path, list[dict[str, Any]]]:

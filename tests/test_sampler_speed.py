@@ -10,6 +10,7 @@ import pytest
 from pyllm._lib import ffi
 from pyllm.sampler import Sampler, SamplingParams
 
+pytestmark = pytest.mark.alone
 N_VOCAB = 128_256
 ORDERS = {
     "model": np.random.default_rng(0).standard_t(5, N_VOCAB) * 3,

@@ -18,6 +18,8 @@ sys.path.append(str(ROOT))  # behind the installed pyllm
 import pyllm
 from bench import steps
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize(("n_seqs", "limit"), [(1, 600e-6), (16, 3e-3)])
 def test_step_overhead(benchmark: Any, data: Path, n_seqs: int, limit: float) -> None:

@@ -12,6 +12,7 @@ from tokenizer_tools import DATA, TINY_BPE, TINY_SPM, english
 from pyllm.gguf import GGUFFile
 from pyllm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.alone
 MB = 1_000_000
 
 
