@@ -24,7 +24,7 @@ ALIGN = 64
 _ROW_WISE = {
     "embed", "rope_table", "rmsnorm", "layernorm", "head_norm", "quant", "rope", "kv_store", "silu_mul", "gelu", "add",
     "scale", "slice", "concat", "match_rms", "sparsify", "altup_predict", "altup_correct", "altup_add",
-    "swiglu_clamped",
+    "swiglu_clamped", "relu", "xielu", "clamp",
     "gather", "route", "moe_sum",
 }  # fmt: skip
 

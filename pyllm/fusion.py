@@ -24,13 +24,16 @@ ACT_BLOCK = 32  # values per struct pl_q8
 PANEL = 16  # PL_PANEL
 
 #: ops whose result can also be written quantized, and the parameter that holds the number of terms
-_QUANTIZES = {"rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "swiglu_clamped": 0, "attn": 5, "gather": 0}
+_QUANTIZES = {
+    "rmsnorm": 0, "layernorm": 0, "silu_mul": 0, "gelu": 0, "relu": 0, "xielu": 0, "swiglu_clamped": 0, "attn": 5,
+    "gather": 0,
+}  # fmt: skip
 #: matmuls, and where their weights are among their inputs; the activations are number 1
 WEIGHTS = {"mm": (0,), "mm_glu": (0, 2), "mm_heads": (0,), "mm_id": (0,)}
 #: ops that make a matmul's input so quickly that in a step of few tokens every thread does it for itself
 LOCAL = {"rmsnorm", "layernorm", "quant", "gather"}
 #: ops that compute each row of their result from the same row of their inputs
-_BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "add", "route", "mm_id", "moe_sum"}
+_BY_ROW = {"mm", "rmsnorm", "layernorm", "silu_mul", "gelu", "relu", "xielu", "add", "route", "mm_id", "moe_sum"}
 
 #: Blocks whose scale is above this many times the mean of their row get a second term in the default mode.
 SECOND_TERM_ABOVE = 2.0

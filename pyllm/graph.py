@@ -139,6 +139,12 @@ class Graph:
 
         ModelError if absent, of another shape, or if rows is not a multiple of a panel's."""
         if name not in self.weights:
+            one = name.replace("_exps.weight", ".0.weight")
+            if not self.has(name) and self.has(one):
+                raise ModelError(
+                    f"the file has a tensor for each expert ({one!r}), as files of early 2024 do; convert the model "
+                    "again, or take a newer file of it"
+                )
             tensor = self._tensor(name, (cols, rows, n_experts))
             if rows % PANEL:
                 raise ModelError(f"tensor {name!r} has experts of {rows} rows; only multiples of {PANEL} can be run")
@@ -231,13 +237,17 @@ class Graph:
         *,
         inv_freq_long: npt.NDArray[np.float32] | None = None,
         long_after: int = 0,
+        growth: tuple[float, int] | None = None,
     ) -> Value:
         """[T][2 * len(inv_freq)]: (cos, sin) of position * inv_freq, times scale (RoFormer, Su et al. 2021).
 
-        inv_freq_long takes its place in sequences of more than long_after tokens (LongRoPE, Ding et al. 2024)."""
+        inv_freq_long takes its place in sequences of more than long_after tokens (LongRoPE, Ding et al. 2024).
+        growth (b, n): times 1 + b * log(1 + position // n) too, which makes the attention of later queries sharper
+        (Scalable-Softmax, Nakanishi 2025)."""
         out = Value(ROWS_T, 2 * len(inv_freq), name)
         switched = None if inv_freq_long is None else self.const(f"{name}.inv_freq_long", inv_freq_long)
-        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq), switched], f=[scale])
+        b, n = growth or (0.0, 0)
+        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq), switched], i=[n], f=[scale, b])
         self.long_after = long_after if switched else self.long_after
         return out
 
@@ -319,6 +329,24 @@ class Graph:
         """g sigmoid(alpha g) (u + 1), g being gate up to limit and u being up within +-limit (gpt-oss, 2025)."""
         out = Value(gate.rows, gate.cols, gate.name.replace("ffn_gate", "ffn_act"))
         self._add("swiglu_clamped", out, [gate, up], i=[0], f=[limit, alpha])
+        return out
+
+    def relu(self, gate: Value, up: Value | None = None) -> Value:
+        """max(0, gate) (* up); of x and x the square of relu (Primer, So et al. 2021)."""
+        out = Value(gate.rows, gate.cols, gate.name.replace("ffn_gate", "ffn_act").replace("ffn_up", "ffn_act"))
+        self._add("relu", out, [gate, up], i=[0])
+        return out
+
+    def xielu(self, x: Value, alpha_n: float, alpha_p: float, beta: float, eps: float) -> Value:
+        """x (alpha_p x + beta) for x > 0, else alpha_n (e^min(x, eps) - 1 - x) + beta x (Huang and Schlag 2024)."""
+        out = Value(x.rows, x.cols, x.name.replace("ffn_up", "ffn_act"))
+        self._add("xielu", out, [x], i=[0], f=[alpha_n, alpha_p, beta, eps])
+        return out
+
+    def clamp(self, x: Value, most: float) -> Value:
+        """x held within +-most, in place."""
+        out = Value(x.rows, x.cols, x.name + ".clamped", alias=x)
+        self._add("clamp", out, [x], f=[most])
         return out
 
     def scale(self, x: Value, factor: float) -> Value:
@@ -404,14 +432,22 @@ class Graph:
         return out
 
     def route(
-        self, logits: Value, n_used: int, gating: int, normalize: bool, scale: float = 1.0, bias: Const | None = None
+        self,
+        logits: Value,
+        n_used: int,
+        gating: int,
+        normalize: bool,
+        scale: float = 1.0,
+        bias: Const | None = None,
+        groups: tuple[int, int, int] = (0, 0, 0),
     ) -> Value:
         """[T][2 * n_used]: the n_used best experts of each token by logits [T][n_experts], and their weights.
 
         gating: SOFTMAX of all logits, SIGMOID of each, or SOFTMAX_OF_CHOSEN. normalize: weights are divided by their
-        sum. scale: and multiplied by this. bias [n_experts]: added for the choice only (DeepSeek-V3, 2024)."""
+        sum. scale: and multiplied by this. bias [n_experts]: added for the choice only (DeepSeek-V3, 2024). groups
+        (n, m, k): of n groups of experts the m with the greatest sums of their k best take part."""
         out = Value(logits.rows, 2 * n_used, logits.name.replace("ffn_gate_inp", "ffn_route"))
-        self._add("route", out, [logits, bias], i=[n_used, gating, int(normalize)], f=[scale])
+        self._add("route", out, [logits, bias], i=[n_used, gating, int(normalize), *groups], f=[scale])
         return out
 
     def linear_experts(self, x: Value, weight: Weight, route: Value, rows: int, bias: Const | None = None) -> Value:
@@ -446,15 +482,16 @@ class Graph:
         *,
         layer_norm: bool = False,
         bias: Const | None = None,
+        head_bias: Const | None = None,
         scale: float = 1.0,
         softcap: float = 0.0,
     ) -> None:
-        """The end of the model: norm (RMS, or layer norm with its bias) and head for the rows whose logits the step
-        wants, times `scale`, and held within +-softcap by tanh if that is not 0 (Gemma 2)."""
+        """The end of the model: norm (RMS, or layer norm with its bias) and head (with its own) for the rows whose
+        logits the step wants, times `scale`, and held within +-softcap by tanh if that is not 0 (Gemma 2)."""
         rows = Value(ROWS_O, x.cols, x.name + ".rows")
         self._add("gather", rows, [x], i=[0])
         normed = self.layer_norm(rows, norm, bias, eps) if layer_norm else self.rms_norm(rows, norm, eps)
-        logits = self.linear(normed, head)
+        logits = self.linear(normed, head, head_bias)
         if scale != 1.0:
             logits = self.scale(logits, scale)
         if softcap:

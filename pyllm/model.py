@@ -98,9 +98,16 @@ class Model:
         self.program: Program = compile_graph(self.graph, target)
 
     def _check_unused(self) -> None:
-        """A tensor that the graph does not read means that the file is of a kind this version does not know."""
-        read = self.graph.read
-        unused = [name for name in self.gguf.tensors if name not in read and name not in _OPTIONAL_TENSORS]
+        """A tensor that the graph does not read means that the file is of a kind this version does not know.
+
+        Layers that only guess further tokens are left out."""
+        read, hp = self.graph.read, self.hparams
+        beyond = tuple(f"blk.{hp.n_layer + i}." for i in range(hp.n_layer_nextn))
+        unused = [
+            name
+            for name in self.gguf.tensors
+            if name not in read and name not in _OPTIONAL_TENSORS and not name.startswith(beyond)
+        ]
         if unused:
             shown = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
             raise ModelError(

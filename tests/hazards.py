@@ -125,6 +125,9 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
         "silu_mul",
         "gelu",
         "swiglu_clamped",
+        "relu",
+        "xielu",
+        "clamp",
         "add",
         "scale",
         "kv_store",
@@ -135,7 +138,7 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
         reads.append(src[0])
     if op.kind in EXPERTS:
         reads.append(src[0])
-    if op.kind in ("silu_mul", "gelu", "swiglu_clamped", "add", "rope", "kv_store", "match_rms", "moe_sum"):
+    if op.kind in ("silu_mul", "gelu", "swiglu_clamped", "relu", "add", "rope", "kv_store", "match_rms", "moe_sum"):
         reads.append(src[1])
     if op.kind in ("concat", "gather") or op.kind.startswith("altup"):
         reads += [v for v in src if v and v.buf == "arena"]

@@ -56,11 +56,33 @@ YARN = {
 }  # fmt: skip
 MLP = {"ffn_up": (FF, D), "ffn_down": (D, FF)}
 PRE = ["attn_norm", "ffn_norm"]
-SANDWICH = [*PRE, "post_attention_norm", "post_ffw_norm"]
+POST = ["post_attention_norm", "post_ffw_norm"]
+SANDWICH = [*PRE, *POST]
 QKV_BIAS = ["attn_q", "attn_k", "attn_v"]
+HEAD_NORMS = {"attn_q_norm": HEAD, "attn_k_norm": HEAD}
+ALL_NORMS = {"attn_q_norm": HEADS * HEAD, "attn_k_norm": KV * HEAD}
+CHOICE = {"exp_probs_b": N_EXPERT}  # a bias without a matrix
+BY_SIGMOID = {**EXPERT_KEYS, "expert_shared_count": 1, "expert_gating_func": 2, "expert_weights_scale": 1.5}
+DENSE_FIRST = {"leading_dense_block_count": 1}
+SPARSE = ATTENTION | EXPERTS | SHARED_EXPERT
+#: after one dense layer
+AFTER_ONE = [ATTENTION | GLU, *[SPARSE] * (LAYERS - 1)]
+GROUPS = {"expert_group_count": 3, "expert_group_used_count": 2}
+#: a layer that guesses further tokens, after the others
+NEXTN = SPARSE | {"nextn.eh_proj": (D, 2 * D)}
+CONV = {"shortconv.in_proj": (3 * D, D), "shortconv.conv": (D, 3), "shortconv.out_proj": (D, D)}
+SECTIONS = {"rope.dimension_sections": [3, 3, 2, 0]}
 
-#: architecture -> matrices, norms, biases, and keys that are not the same for all
+#: architecture -> matrices (of all layers, or of each), norms, biases, and keys that are not the same for all; what
+#: follows "+" in a name is only to tell two models apart. qwen2vl: llama.cpp reads no epsilon there, and takes 0
 MODELS: dict[str, dict[str, Any]] = {
+    "baichuan": {"matrices": [ATTENTION | GLU] * 32},
+    "bailingmoe": {"matrices": SPARSE, "keys": {**EXPERT_KEYS, "expert_shared_count": 1, "expert_weights_norm": True,
+                                                "leading_dense_block_count": 0}},
+    "bailingmoe2": {"matrices": [FUSED | GLU, *[FUSED | EXPERTS | SHARED_EXPERT] * (LAYERS - 1)], "vectors": HEAD_NORMS,
+                    "sparse_biases": CHOICE,
+                    "keys": BY_SIGMOID | DENSE_FIRST | GROUPS | {"expert_weights_norm": True,
+                                                                 "rope.dimension_count": 8}},
     "chatglm": {"matrices": FUSED | GATE_UP, "biases": ["attn_qkv"], "keys": {"rope.dimension_count": 8}},
     "command-r": {"matrices": ATTENTION | GLU, "norms": ["attn_norm"], "layer_norm": True, "tied": True,
                   "keys": {"logit_scale": 4.0}},
@@ -69,48 +91,98 @@ MODELS: dict[str, dict[str, Any]] = {
                   "keys": MLA_KEYS | EXPERT_KEYS | YARN | {
                       "rope.dimension_count": ROT, "leading_dense_block_count": 0, "expert_shared_count": 1,
                       "expert_gating_func": 1, "expert_weights_scale": 1.5}},
+    "deepseek": {"matrices": AFTER_ONE, "keys": EXPERT_KEYS | DENSE_FIRST | {"expert_shared_count": 1,
+                                                                             "expert_weights_scale": 1.5}},
+    "deepseek2+groups": {"matrices": MLA | EXPERTS | SHARED_EXPERT, "n_kv": 1, "sparse_biases": CHOICE,
+                         "vectors": {"attn_q_a_norm": LOW, "attn_kv_a_norm": LATENT},
+                         "keys": MLA_KEYS | BY_SIGMOID | GROUPS | {
+                             "rope.dimension_count": ROT, "leading_dense_block_count": 0, "expert_weights_norm": True}},
+    "dots1": {"matrices": [{k: (HEADS * HEAD, D) if k in ("attn_k", "attn_v") else v for k, v in layer.items()}
+                           for layer in AFTER_ONE], "n_kv": HEADS, "vectors": HEAD_NORMS, "sparse_biases": CHOICE,
+              "keys": BY_SIGMOID | DENSE_FIRST | {"expert_weights_norm": True}},
     "ernie4_5": {"matrices": ATTENTION | GLU},
+    "ernie4_5-moe": {"matrices": AFTER_ONE, "sparse_biases": CHOICE,
+                     "keys": EXPERT_KEYS | DENSE_FIRST | {"expert_shared_feed_forward_length": FF,
+                                                          "interleave_moe_layer_step": 1}},
     "exaone": {"matrices": ATTENTION | GLU},
+    "exaone4": {"matrices": ATTENTION | GLU, "norms": POST, "vectors": HEAD_NORMS},
+    "exaone4+windows": {"matrices": [ATTENTION | GLU] * 64, "norms": POST, "vectors": HEAD_NORMS,
+                        "keys": {"attention.sliding_window": 8, "attention.sliding_window_pattern": 4}},
     "glm4": {"matrices": ATTENTION | GATE_UP, "norms": SANDWICH, "biases": QKV_BIAS,
              "keys": {"rope.dimension_count": 8}},
+    "glm4moe": {"matrices": [*AFTER_ONE, NEXTN], "norms": ["attn_norm", "post_attention_norm"], "biases": QKV_BIAS,
+                "vectors": HEAD_NORMS, "sparse_biases": CHOICE, "nextn": {"nextn.enorm": D, "nextn.hnorm": D},
+                "keys": BY_SIGMOID | DENSE_FIRST | {"expert_weights_norm": True, "rope.dimension_count": 8,
+                                                    "nextn_predict_layers": 1}},
     "granitemoe": {"matrices": ATTENTION | EXPERTS,
                    "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25, "attention.scale": 0.2,
                             **EXPERT_KEYS}},
+    "hunyuan-dense": {"matrices": ATTENTION | GLU, "vectors": HEAD_NORMS, "keys": {"rope.scaling.alpha": 50.0}},
+    "hunyuan-moe": {"matrices": SPARSE, "vectors": HEAD_NORMS,
+                    "keys": EXPERT_KEYS | {"expert_shared_feed_forward_length": FF}},
     "internlm2": {"matrices": ATTENTION | GLU},
+    "lfm2moe": {"matrices": [CONV | GLU, ATTENTION | EXPERTS, CONV | EXPERTS, CONV | EXPERTS, ATTENTION | EXPERTS],
+                "n_kv": [0, KV, 0, 0, KV], "vectors": HEAD_NORMS, "last_norm": "token_embd_norm",
+                "sparse_biases": CHOICE,
+                "keys": {**EXPERT_KEYS, "expert_gating_func": 2, "shortconv.l_cache": 3} | DENSE_FIRST},
     "minicpm": {"matrices": ATTENTION | GLU,
                 "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25}},
+    "minimax-m2": {"matrices": ATTENTION | EXPERTS, "vectors": ALL_NORMS, "sparse_biases": CHOICE,
+                   "keys": {**EXPERT_KEYS, "expert_gating_func": 2, "rope.dimension_count": 8}},
+    "mistral3": {"matrices": ATTENTION | GLU,
+                 "keys": YARN | {"rope.scaling.yarn_log_multiplier": 0.7, "attention.temperature_scale": 0.3,
+                                 "rope.scaling.original_context_length": 16}},
+    "olmo2+windows": {"matrices": ATTENTION | GLU, "norms": POST, "vectors": ALL_NORMS,
+                      "keys": YARN | {"attention.sliding_window": 8,
+                                      "attention.sliding_window_pattern": [True, True, False, True, False]}},
     "olmoe": {"matrices": dict.fromkeys(ATTENTION, (D, D)) | EXPERTS, "keys": EXPERT_KEYS, "n_kv": HEADS,
               "vectors": {"attn_q_norm": D, "attn_k_norm": D}},
+    "orion": {"matrices": ATTENTION | GLU, "layer_norm": True, "norm_biases": True},
+    "phi2": {"matrices": ATTENTION | MLP, "norms": ["attn_norm"], "biases": [*ATTENTION, *MLP], "layer_norm": True,
+             "norm_biases": True, "head_bias": True, "keys": {"rope.dimension_count": 8}},
+    "qwen": {"matrices": {**FUSED, "attn_qkv": (3 * HEADS * HEAD, D), "ffn_gate": (FF // 2, D), "ffn_up": (FF // 2, D),
+                          "ffn_down": (D, FF // 2)}, "biases": ["attn_qkv"], "n_kv": HEADS},
+    "qwen2vl": {"matrices": ATTENTION | GLU, "biases": QKV_BIAS, "keys": SECTIONS, "eps": 1e-12},
+    "qwen3vl": {"matrices": ATTENTION | GLU, "vectors": HEAD_NORMS, "keys": SECTIONS},
+    "qwen3vlmoe": {"matrices": ATTENTION | EXPERTS, "vectors": HEAD_NORMS, "keys": SECTIONS | EXPERT_KEYS},
+    "seed_oss": {"matrices": ATTENTION | GLU, "norms": ["attn_norm", "post_attention_norm"], "biases": QKV_BIAS},
     "starcoder2": {"matrices": ATTENTION | MLP, "biases": [*ATTENTION, *MLP], "layer_norm": True, "norm_biases": True},
+    "xverse": {"matrices": ATTENTION | GLU},
 }  # fmt: skip
 
 
-def write(arch: str, path: Path) -> None:
-    """The model of an architecture, always the same, with a vocabulary of bytes."""
-    spec = MODELS[arch]
-    keys = spec.get("keys", {})
+def write(name: str, path: Path) -> None:
+    """The model of a name in MODELS, always the same, with a vocabulary of bytes."""
+    spec = MODELS[name]
+    keys, matrices = spec.get("keys", {}), spec["matrices"]
+    layers = matrices if isinstance(matrices, list) else [matrices] * LAYERS
+    arch = name.split("+")[0]
     w = gguf.GGUFWriter(str(path), arch)
     w.add_context_length(CTX)
     w.add_embedding_length(D)
-    w.add_block_count(LAYERS)
+    w.add_block_count(len(layers))
     w.add_feed_forward_length(FF)
     w.add_head_count(HEADS)
     w.add_head_count_kv(spec.get("n_kv", KV))
     w.add_rope_dimension_count(keys.get("rope.dimension_count", HEAD))
     w.add_rope_freq_base(10000.0)
-    (w.add_layer_norm_eps if spec.get("layer_norm") else w.add_layer_norm_rms_eps)(1e-5)
+    (w.add_layer_norm_eps if spec.get("layer_norm") else w.add_layer_norm_rms_eps)(spec.get("eps", 1e-5))
     for key, value in keys.items():
         if isinstance(value, float):
             w.add_float32(f"{arch}.{key}", value)
         elif isinstance(value, str):
             w.add_string(f"{arch}.{key}", value)
+        elif isinstance(value, bool):
+            w.add_bool(f"{arch}.{key}", value)
+        elif isinstance(value, list):
+            w.add_array(f"{arch}.{key}", value)
         elif key != "rope.dimension_count":
             w.add_uint32(f"{arch}.{key}", value)
     w.add_tokenizer_model("llama")
     w.add_token_list(["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))])
     w.add_token_scores([0.0] * N_VOCAB)
     w.add_token_types([2, 3, 3] + [6] * 256)
-    rng = np.random.default_rng(sum(arch.encode()))
+    rng = np.random.default_rng(sum(name.encode()))
 
     def matrix(name: str, *shape: int) -> None:
         gain = 1.6 if "attn_q" in name or "attn_k" in name else 1.0
@@ -125,18 +197,26 @@ def write(arch: str, path: Path) -> None:
         w.add_tensor(name + ".bias", (0.25 * rng.standard_normal(n)).astype(np.float32))
 
     matrix("token_embd", N_VOCAB, D)
-    norm("output_norm")
+    norm(spec.get("last_norm", "output_norm"))
     if not spec.get("tied"):
         matrix("output", N_VOCAB, D)
-    for layer in range(LAYERS):
+    if spec.get("head_bias"):
+        bias("output", N_VOCAB)
+    for layer, shapes in enumerate(layers):
         for name in spec.get("norms", PRE):
             norm(f"blk.{layer}.{name}")
-        for name, shape in spec["matrices"].items():
+        for name, shape in shapes.items():
             matrix(f"blk.{layer}.{name}", *shape)
             if name in spec.get("biases", []):
                 bias(f"blk.{layer}.{name}", shape[0])
-        for name, n in spec.get("vectors", {}).items():
+        vectors = {} if "shortconv.conv" in shapes else spec.get("vectors", {})
+        if "nextn.eh_proj" in shapes:
+            vectors = {**vectors, **spec["nextn"]}
+        for name, n in vectors.items():
             norm(f"blk.{layer}.{name}", n)
+        if "ffn_gate_inp" in shapes:
+            for name, n in spec.get("sparse_biases", {}).items():
+                bias(f"blk.{layer}.{name}", n)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

@@ -398,6 +398,29 @@ class Twin:
         m = np.minimum(x, 1.0)
         self.put(self.g.swiglu_clamped(v, u, 1.0, 1.702), m / (1 + np.exp(-1.702 * m)) * (np.clip(y, -1, 1) + 1))
 
+    def relu(self, a: int, b: int, c: int) -> None:
+        """Gated, not, or by itself: the square of relu."""
+        (v, x), (u, y) = self.pick(a), self.pick(b)
+        if c % 3 == 0:
+            self.put(self.g.relu(v), np.maximum(x, 0))
+        elif c % 3 == 1:
+            self.norm(a, 0, 0)
+            v, x = self.live.pop()
+            self.put(self.g.relu(v, v), np.maximum(x, 0) ** 2)
+        else:
+            self.put(self.g.relu(v, self.g.rms_norm(u, self.g.vector("norm", D), self.EPS)),
+                     np.maximum(x, 0) * rms(y, self.w["norm"], self.EPS))  # fmt: skip
+
+    def xielu(self, a: int, b: int, c: int) -> None:
+        self.norm(a, 0, 0)
+        v, x = self.live.pop()
+        below = 0.8 * (np.expm1(np.minimum(x, -1e-3)) - x) + 0.5 * x
+        self.put(self.g.xielu(v, 0.8, 0.3, 0.5, -1e-3), np.where(x > 0, x * (0.3 * x + 0.5), below))
+
+    def clamp(self, a: int, b: int, c: int) -> None:
+        v, x = self.pop(a)
+        self.put(self.g.clamp(v, 0.75), np.clip(x, -0.75, 0.75))
+
     def layer_norm(self, a: int, b: int, c: int) -> None:
         v, x = self.pick(a)
         centred = x - x.mean(-1, keepdims=True)
@@ -460,7 +483,7 @@ class Twin:
 PAGES = [2, 0, 3, 1]
 OPS = [
     "linear", "linear", "linear", "norm", "add", "add", "silu_mul", "head_norm", "rope", "attention", "feed_forward",
-    "gelu", "layer_norm", "scale", "swiglu_clamped", "experts",
+    "gelu", "layer_norm", "scale", "swiglu_clamped", "experts", "relu", "xielu", "clamp",
 ]  # fmt: skip
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), *[st.integers(0, 5)] * 3), min_size=1, max_size=14)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import gguf_bytes
 import numpy as np
+import numpy.typing as npt
 import pytest
 from test_compile import target
 
@@ -21,6 +22,7 @@ from pyllm.graph import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, Graph
 
 pytestmark = pytest.mark.native
 D, WIDE, VOCAB, EXPERTS, USED, LAYERS = 128, 96, 64, 8, 3, 2
+F32 = npt.NDArray[np.float32]
 LEVELS = [i for i in range(lib.pl_cpu_levels()) if lib.pl_cpu_has(i)]
 
 
@@ -104,10 +106,8 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("gating", [SIGMOID, SOFTMAX_OF_CHOSEN, SOFTMAX])
-def test_choices(tmp_path: Path, gating: int) -> None:
-    """Of embeddings as logits. With a NaN among them a softmax is NaN throughout; the choice still names experts."""
-    table = np.array([logits for logits, _ in CHOICES], np.float32)
+def routes(tmp_path: Path, table: F32, n_used: int, gating: int, groups: tuple[int, int, int] = (0, 0, 0)) -> F32:
+    """What the op makes of rows of logits."""
     path = tmp_path / "table.gguf"
     tensors = [gguf_bytes.Tensor("table", table.shape[::-1], table.tobytes(), 0)]
     path.write_bytes(gguf_bytes.file([("general.architecture", gguf_bytes.scalar(gguf_bytes.STRING, "none"))], tensors))
@@ -115,7 +115,7 @@ def test_choices(tmp_path: Path, gating: int) -> None:
     with GGUFFile.open(path) as file:
         g = Graph(file.tensors)
         logits = g.embed(g.weight("table", n, n_experts))
-        g.route(logits, 3, gating, normalize=False).name = "route"
+        g.route(logits, n_used, gating, normalize=False, groups=groups).name = "route"
         g.output(logits, g.const("norm", np.ones(n_experts, np.float32)), 1e-6, g.weight("table", n, n_experts))
         program = compile_graph(g, target(n, "default"))
         step, backend = Step(n, 1, n, 1), CpuBackend(2)
@@ -125,9 +125,15 @@ def test_choices(tmp_path: Path, gating: int) -> None:
             step.token[:], step.pos[:], step.slot[:], step.out[:] = [range(n)] * 4
             step.q_start[1], step.kv_len[0] = n, n
             backend.run(0, 1 + [op.kind for op in program.ops].index("route"))  # what follows takes its memory
-            got = backend.read(program.values["route"], n)
+            return backend.read(program.values["route"], n)
         finally:
             backend.close()
+
+
+@pytest.mark.parametrize("gating", [SIGMOID, SOFTMAX_OF_CHOSEN, SOFTMAX])
+def test_choices(tmp_path: Path, gating: int) -> None:
+    """Of embeddings as logits. With a NaN among them a softmax is NaN throughout; the choice still names experts."""
+    got = routes(tmp_path, np.array([logits for logits, _ in CHOICES], np.float32), 3, gating)
     for row, (logits_of, want) in zip(got, CHOICES, strict=True):
         x = np.array(logits_of, np.float64)
         chosen = row[:3].astype(int).tolist()
@@ -138,6 +144,28 @@ def test_choices(tmp_path: Path, gating: int) -> None:
         e = np.exp(x - x[want[0]])
         p = {SIGMOID: 1 / (1 + np.exp(-x)), SOFTMAX: e / e.sum(), SOFTMAX_OF_CHOSEN: e / e[want].sum()}[gating][want]
         np.testing.assert_allclose(row[3:], p, rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("counted", [1, 2, 4])
+def test_groups(tmp_path: Path, counted: int) -> None:
+    """The best of the groups with the greatest sums."""
+    table = np.random.default_rng(2).standard_normal((20, 32)).astype(np.float32)
+    got = routes(tmp_path, table, 5, SIGMOID, (8, 3, counted))
+    p = 1 / (1 + np.exp(-table.astype(np.float64)))
+    sums = np.sort(p.reshape(20, 8, 4), -1)[..., -counted:].sum(-1)
+    taken = np.argsort(-sums, -1)[:, :3]
+    left = np.where((np.arange(32) // 4 == taken[..., None]).any(1), p, -1)
+    best = np.argsort(-left, -1)[:, :5]
+    assert np.array_equal(got[:, :5], best)
+    np.testing.assert_allclose(got[:, 5:], np.take_along_axis(p, best, -1), rtol=1e-6)
+
+
+def test_a_tensor_for_each_expert(tmp_path: Path) -> None:
+    with GGUFFile.open(make(tmp_path / "model.gguf", "F32")) as file:
+        tensors = dict(file.tensors)
+        tensors["blk.0.ffn_gate.0.weight"] = tensors.pop("blk.0.ffn_gate_exps.weight")
+        with pytest.raises(ModelError, match=r"a tensor for each expert \('blk.0.ffn_gate.0.weight"):
+            Graph(tensors).experts("blk.0.ffn_gate_exps.weight", EXPERTS, WIDE, D)
 
 
 def test_shapes_that_cannot_be_run(tmp_path: Path) -> None:

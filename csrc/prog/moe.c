@@ -30,14 +30,39 @@ static int32_t best_of(const float *score, int32_t n, const uint8_t *taken) {
 }
 
 int64_t pl_route_scratch(const pl_op *op) {
-  return pl_align64(op->src[0].cols * (int64_t)(2 * sizeof(float) + 1));
+  return pl_align64(op->src[0].cols * (int64_t)(2 * sizeof(float) + 1)) +
+         pl_align64(op->i[3] * (int64_t)sizeof(float)) + pl_align64(op->i[3]);
+}
+
+/* Whether the groups of op (i3, i4, i5) divide its experts and leave enough of them. */
+int pl_route_ok(const pl_op *op) {
+  int64_t n = op->src[0].cols, groups = op->i[3], used = op->i[4], counted = op->i[5];
+  return groups == 0 || (groups > 0 && n % groups == 0 && used >= 1 && used <= groups && counted >= 1 &&
+                         counted <= n / groups && op->i[0] <= used * (n / groups));
+}
+
+/* Takes the experts of the worst groups out. sum [groups], chosen [groups]: working memory. */
+static void limit_groups(const pl_op *op, const float *score, uint8_t *taken, float *sum, uint8_t *chosen) {
+  int32_t groups = op->i[3], size = (int32_t)op->src[0].cols / groups;
+  for (int32_t g = 0; g < groups; g++) {
+    const float *s = score + g * size;
+    sum[g] = 0;
+    for (int32_t j = 0; j < op->i[5]; j++) {
+      int32_t best = best_of(s, size, taken + g * size);
+      sum[g] += s[best];
+      taken[g * size + best] = 1;
+    }
+  }
+  for (int32_t g = 0; g < groups; g++) chosen[g] = 0;
+  for (int32_t j = 0; j < op->i[4]; j++) chosen[best_of(sum, groups, chosen)] = 1;
+  for (int32_t i = 0; i < groups * size; i++) taken[i] = !chosen[i / size];
 }
 
 void pl_do_route(const pl_run_ctx *c, const pl_op *op) {
   int32_t n = (int32_t)op->src[0].cols, used = op->i[0], gating = op->i[1];
   const float *bias = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], 0) : NULL;
   float *p = (float *)(void *)c->scratch, *score = p + n;
-  uint8_t *taken = (uint8_t *)(score + n);
+  uint8_t *taken = (uint8_t *)(score + n), *more = c->scratch + pl_align64(n * (int64_t)(2 * sizeof(float) + 1));
   int64_t first, last;
   pl_my_rows(c, pl_rows(c->step, &op->dst[0]), &first, &last);
   for (int64_t t = first; t < last; t++) {
@@ -48,7 +73,9 @@ void pl_do_route(const pl_run_ctx *c, const pl_op *op) {
     else
       for (int32_t i = 0; i < n; i++) p[i] = gating == SIGMOID ? 1.0f / (1.0f + pl_exp(-x[i])) : x[i];
     for (int32_t i = 0; i < n; i++) score[i] = bias ? p[i] + bias[i] : p[i];
-    for (int32_t i = 0; i < n; i++) taken[i] = 0;
+    memset(taken, 0, (size_t)n);
+    if (op->i[3])
+      limit_groups(op, score, taken, (float *)(void *)more, more + pl_align64(op->i[3] * (int64_t)sizeof(float)));
     for (int32_t j = 0; j < used; j++) {
       int32_t best = best_of(score, n, taken);
       taken[best] = 1;

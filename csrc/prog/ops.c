@@ -54,11 +54,12 @@ void pl_do_rope_table(const pl_run_ctx *c, const pl_op *op) {
   for (int64_t t = first; t < last; t++) {
     while (t >= st->q_start[s + 1]) s++;
     const float *inv_freq = pl_at(c, &op->src[is_switched && st->long_rope[s]], 0);
-    float *y = pl_at(c, &op->dst[0], t);
+    float *y = pl_at(c, &op->dst[0], t), scale = op->f[0];
+    if (op->i[0]) scale *= 1.0f + op->f[1] * (float)log(1.0 + st->pos[t] / op->i[0]);
     for (int64_t i = 0; i < half; i++) {
       float angle = (float)st->pos[t] * inv_freq[i]; /* rounded to float32, as the models were trained */
-      y[2 * i] = (float)cos((double)angle) * op->f[0];
-      y[2 * i + 1] = (float)sin((double)angle) * op->f[0];
+      y[2 * i] = (float)cos((double)angle) * scale;
+      y[2 * i + 1] = (float)sin((double)angle) * scale;
     }
   }
 }
@@ -185,6 +186,46 @@ void pl_do_swiglu_clamped(const pl_run_ctx *c, const pl_op *op) {
   }
 }
 
+void pl_do_relu(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *act = &op->dst[1];
+  int64_t n = op->src[0].cols, first, last;
+  float *tmp = (float *)c->scratch;
+  pl_my_rows(c, pl_rows(c->step, &op->src[0]), &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    const float *x = pl_at(c, &op->src[0], t), *u = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], t) : NULL;
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] < 0.0f ? 0.0f : u ? x[i] * u[i] : x[i];
+    if (act->buf >= 0) put_row(c, op, y, n, t);
+  }
+}
+
+void pl_do_xielu(const pl_run_ctx *c, const pl_op *op) {
+  const pl_view *act = &op->dst[1];
+  int64_t n = op->src[0].cols, first, last;
+  const float below = op->f[0], above = op->f[1], slope = op->f[2], most = op->f[3];
+  float *tmp = (float *)c->scratch;
+  pl_my_rows(c, pl_rows(c->step, &op->src[0]), &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = op->dst[0].buf >= 0 ? pl_at(c, &op->dst[0], t) : tmp;
+    const float *row = pl_at(c, &op->src[0], t);
+    for (int64_t i = 0; i < n; i++) {
+      float x = row[i];
+      y[i] = x > 0.0f ? x * (above * x + slope) : below * (expm1f(x < most ? x : most) - x) + slope * x;
+    }
+    if (act->buf >= 0) put_row(c, op, y, n, t);
+  }
+}
+
+void pl_do_clamp(const pl_run_ctx *c, const pl_op *op) {
+  int64_t n = op->dst[0].cols, first, last;
+  const float most = op->f[0];
+  pl_my_rows(c, pl_rows(c->step, &op->dst[0]), &first, &last);
+  for (int64_t t = first; t < last; t++) {
+    float *y = pl_at(c, &op->dst[0], t);
+    for (int64_t i = 0; i < n; i++) y[i] = y[i] > most ? most : y[i] < -most ? -most : y[i];
+  }
+}
+
 void pl_do_scale(const pl_run_ctx *c, const pl_op *op) {
   int64_t n = op->dst[0].cols, first, last;
   const float *w = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], 0) : NULL;
@@ -207,6 +248,8 @@ int64_t pl_row_scratch(const pl_op *op) {
     case PL_OP_rmsnorm:
     case PL_OP_silu_mul:
     case PL_OP_gelu:
+    case PL_OP_relu:
+    case PL_OP_xielu:
     case PL_OP_layernorm:
       return op->dst[0].buf >= 0 ? 0 : op->src[0].cols * (int64_t)sizeof(float);
     case PL_OP_swiglu_clamped:

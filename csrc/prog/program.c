@@ -164,7 +164,7 @@ static int op_ok(pl_program *p, const pl_op *op) {
     }
     case PL_OP_route:
       return is_float(w) && is_float(&op->dst[0]) && op->i[0] >= 1 && op->i[0] <= w->cols &&
-             op->dst[0].cols == 2 * op->i[0] && w->cols <= 1 << 20 &&
+             op->dst[0].cols == 2 * op->i[0] && w->cols <= 1 << 20 && pl_route_ok(op) &&
              (op->src[1].buf < 0 || (is_float(&op->src[1]) && op->src[1].cols == w->cols));
     case PL_OP_moe_sum: {
       const pl_view *shared = &op->src[2], *gate = &op->src[3];
@@ -231,8 +231,11 @@ static int op_ok(pl_program *p, const pl_op *op) {
       return op->src[0].cols == op->src[1].cols && op->f[1] != 0;
     case PL_OP_scale:
       return op->src[1].buf < 0 || op->src[1].cols == op->dst[0].cols;
-    case PL_OP_rope_table:
+    case PL_OP_relu:
+    case PL_OP_xielu:
       return op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols;
+    case PL_OP_rope_table:
+      return op->i[0] >= 0 && (op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols);
     default:
       return 1;
   }

@@ -104,6 +104,7 @@ void pl_kv_store_head(const pl_run_ctx *c, const pl_view *cache, int is_k, const
 int64_t pl_row_scratch(const pl_op *op);
 int64_t pl_mm_scratch(const pl_op *op);
 int64_t pl_route_scratch(const pl_op *op);
+int pl_route_ok(const pl_op *op);
 int64_t pl_mm_id_scratch(const pl_op *op, int64_t max_rows);
 int64_t pl_kv_scratch(const pl_op *op);
 int64_t pl_attn_scratch(const pl_op *op);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from ..errors import ModelError
 from ..graph import SOFTMAX, Const, Graph, Value, Weight
 from .hparams import Hparams, RopeScaling
 
@@ -23,6 +24,15 @@ def plain_rope_table(g: Graph, hp: Hparams, theta: float, name: str) -> Value:
     """A second rotary table, of another base and without scaling."""
     plain = dataclasses.replace(hp, rope_theta=theta, rope_scaling=RopeScaling())
     return g.rope_table(*plain.rope_frequencies(), name=name)
+
+
+def windows(hp: Hparams, period: int) -> list[int]:
+    """The window of each layer: all have the file's but the last of each `period`, unless the file says which."""
+    pattern = "attention.sliding_window_pattern"
+    if hp.keys.is_array(pattern):
+        return [hp.sliding_window if flag else 0 for flag in hp.keys.flags(pattern)[: hp.n_layer]]
+    period = hp.keys.integer(pattern, period)
+    return [hp.sliding_window if (i + 1) % period else 0 for i in range(hp.n_layer)]
 
 
 def norm(g: Graph, hp: Hparams, x: Value, name: str) -> Value:
@@ -62,6 +72,7 @@ def attention(
     *,
     interleaved: bool,
     qk_norm: str = "",
+    q_table: Value | None = None,
     window: int = 0,
     scale: float = 0.0,
     softcap: float = 0.0,
@@ -69,19 +80,24 @@ def attention(
 ) -> Value:
     """[T][n_embd] of normed x [T][n_embd]: q, k, v, rope by `table` (if any), attention, output.
 
-    qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together. scale: 1/sqrt(head_dim_k)
-    if 0. softcap, sinks: see Graph.attention.
+    qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together, or per head after it
+    ("rotated"). q_table: of q, where it has its own. scale: 1/sqrt(head_dim_k) if 0. softcap, sinks: see
+    Graph.attention.
     """
     blk = f"blk.{layer}."
     q, k, v = qkv(g, hp, x, layer)
-    if qk_norm:
-        for n, value, name in ((hp.n_head, q, "attn_q_norm"), (hp.n_head_kv, k, "attn_k_norm")):
-            heads, dim = (n, hp.head_dim_k) if qk_norm == "head" else (1, n * hp.head_dim_k)
-            normed = g.head_norm(value, g.vector(f"{blk}{name}.weight", dim), heads, dim, hp.norm_eps)
-            q, k = (normed, k) if value is q else (q, normed)
-    if table:
-        q = g.rope(q, table, hp.n_head, hp.head_dim_k, interleaved)
-        k = g.rope(k, table, hp.n_head_kv, hp.head_dim_k, interleaved)
+
+    def place(x: Value, n: int, name: str, table: Value | None) -> Value:
+        heads, dim = (1, n * hp.head_dim_k) if qk_norm == "all" else (n, hp.head_dim_k)
+        weight = g.vector(f"{blk}{name}.weight", dim) if qk_norm else None
+        if weight and qk_norm != "rotated":
+            x = g.head_norm(x, weight, heads, dim, hp.norm_eps)
+        if table:
+            x = g.rope(x, table, n, hp.head_dim_k, interleaved)
+        return g.head_norm(x, weight, heads, dim, hp.norm_eps) if weight and qk_norm == "rotated" else x
+
+    q = place(q, hp.n_head, "attn_q_norm", q_table or table)
+    k = place(k, hp.n_head_kv, "attn_k_norm", table)
     out = g.attention(
         q,
         k,
@@ -130,20 +146,23 @@ def moe(
     *,
     gating: int = SOFTMAX,
     normalize: bool = True,
-    scale: float = 1.0,
     clamp: tuple[float, float] | None = None,
 ) -> Value:
     """[T][n_embd]: the weighted sum of the SwiGLUs of each token's n_expert_used best experts, and of a shared expert
     where the file has one, through a gate where it has that.
 
-    gating, normalize, scale: see Graph.route. clamp: (limit, alpha) of Graph.swiglu_clamped, which then takes
-    the place of SwiGLU."""
-    blk = f"blk.{layer}."
-    n_ff = hp.keys.integer("expert_feed_forward_length", hp.n_ff)
+    gating, normalize: see Graph.route; what they are where the file does not say. clamp: (limit, alpha) of
+    Graph.swiglu_clamped, which then takes the place of SwiGLU."""
+    blk, keys = f"blk.{layer}.", hp.keys
+    if not hp.n_expert:
+        raise ModelError(f"the file has tensors of experts, and {hp.architecture}.expert_count is missing or 0")
+    n_ff = keys.integer("expert_feed_forward_length", hp.n_ff)
     logits = linear(g, x, f"{blk}ffn_gate_inp", hp.n_expert)
-    route = g.route(
-        logits, hp.n_expert_used, gating, normalize, scale, g.optional_vector(f"{blk}exp_probs_b.bias", hp.n_expert)
-    )
+    gating = (keys.integer("expert_gating_func", 0, low=0, high=3) or gating + 1) - 1
+    normalize = keys.flag("expert_weights_norm", normalize)
+    bias = g.optional_vector(f"{blk}exp_probs_b.bias", hp.n_expert)
+    scale = keys.real("expert_weights_scale", 1.0)
+    route = g.route(logits, hp.n_expert_used, gating, normalize, scale, bias, _groups(hp, gating))
 
     def experts(name: str, x: Value, rows: int, cols: int) -> Value:
         weight, bias = g.experts(f"{blk}{name}_exps.weight", hp.n_expert, rows, cols), f"{blk}{name}_exps.bias"
@@ -155,13 +174,32 @@ def moe(
     y = experts("ffn_down", y, hp.n_embd, n_ff)
     shared = share = None
     if g.has(f"{blk}ffn_gate_shexp.weight"):
-        n_shared = n_ff * hp.keys.integer("expert_shared_count", 0, low=0) or hp.n_ff
-        n_ff = hp.keys.integer("expert_shared_feed_forward_length", n_shared)
+        n_ff = g.rows_of(f"{blk}ffn_gate_shexp.weight")
         act = g.silu_mul(linear(g, x, f"{blk}ffn_gate_shexp", n_ff), linear(g, x, f"{blk}ffn_up_shexp", n_ff))
         shared = linear(g, act, f"{blk}ffn_down_shexp", hp.n_embd)
         if g.has(f"{blk}ffn_gate_inp_shexp.weight"):
             share = g.linear(x, g.row(f"{blk}ffn_gate_inp_shexp.weight", hp.n_embd))
     return g.expert_sum(y, route, shared, share)
+
+
+def _groups(hp: Hparams, gating: int) -> tuple[int, int, int]:
+    """How the file limits the choice of experts to groups: see Graph.route."""
+    n, used = (hp.keys.integer(f"expert_group_{key}", 0, low=0) for key in ("count", "used_count"))
+    if n < 2 or used == n:
+        return 0, 0, 0
+    size = hp.n_expert // n
+    if hp.n_expert % n or not 1 <= used < n or hp.n_expert_used > used * size:
+        raise ModelError(f"{used} of {n} groups of {hp.n_expert} experts cannot give {hp.n_expert_used} of them")
+    return n, used, 1 if gating == SOFTMAX else min(2, size)  # DeepSeek-V2 looks at the best, others at two
+
+
+def mlp(
+    g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu", gating: int = SOFTMAX, normalize: bool = True
+) -> Value:
+    """`moe` in layers that have a router, else `feed_forward`."""
+    if g.has(f"blk.{layer}.ffn_gate_inp.weight"):
+        return moe(g, hp, x, layer, gating=gating, normalize=normalize)
+    return feed_forward(g, hp, x, layer, act)
 
 
 def decoder(
@@ -177,6 +215,7 @@ def decoder(
     parallel: bool = False,
     positions: bool = False,
     act: str = "silu",
+    expert_gating: int = SOFTMAX,
     expert_norm: bool = True,
     embed_scale: float = 1.0,
     residual_scale: float = 1.0,
@@ -190,7 +229,7 @@ def decoder(
     interleaved: rotary pairs (2i, 2i+1), else halves. layers: (rotary table or None, window or 0) of each layer, where
     they differ. pre_norms, post_norms: norms before and after attention and feed-forward. parallel: both read the same
     x, by norms of their own where the file has them. positions: learned ones are added to the embedding.
-    expert_norm: the weights of a token's experts are divided by their sum.
+    expert_gating, expert_norm: gating and normalize of `moe`.
     residual_scale: of what each adds to the residual stream. Others: see `attention`, `feed_forward` and Graph.output.
     """
 
@@ -226,18 +265,26 @@ def decoder(
             x = g.add(g.add(x, attend(y)), feed_forward(g, hp, z, layer, act))
         else:
             x = add(x, attend(y), f"{blk}post_attention_norm")
-            y = norm(g, hp, x, f"{blk}ffn_norm") if pre_norms else x
-            experts = g.has(f"{blk}ffn_gate_inp.weight")
-            y = moe(g, hp, y, layer, normalize=expert_norm) if experts else feed_forward(g, hp, y, layer, act)
-            x = add(x, y, f"{blk}post_ffw_norm")
+            names = [f"{blk}post_attention_norm", f"{blk}ffn_norm"]  # of the second norm before
+            name = names[post_norms or not g.has(f"{names[0]}.weight")]
+            y = norm(g, hp, x, name) if pre_norms else x
+            x = add(x, mlp(g, hp, y, layer, act, expert_gating, expert_norm), f"{blk}post_ffw_norm")
     output(g, hp, x, scale=logit_scale, softcap=logit_softcap)
 
 
 def output(g: Graph, hp: Hparams, x: Value, scale: float = 1.0, softcap: float = 0.0) -> None:
     """The last norm and the head: output.weight, or the embedding where the file ties them."""
-    weight = g.vector("output_norm.weight", hp.n_embd)
-    bias = g.optional_vector("output_norm.bias", hp.n_embd) if hp.layer_norm else None
-    g.output(x, weight, hp.norm_eps, head(g, hp), layer_norm=hp.layer_norm, bias=bias, scale=scale, softcap=softcap)
+    g.output(
+        x,
+        g.vector("output_norm.weight", hp.n_embd),
+        hp.norm_eps,
+        head(g, hp),
+        layer_norm=hp.layer_norm,
+        bias=g.optional_vector("output_norm.bias", hp.n_embd) if hp.layer_norm else None,
+        head_bias=g.optional_vector("output.bias", hp.n_vocab),
+        scale=scale,
+        softcap=softcap,
+    )
 
 
 def head(g: Graph, hp: Hparams) -> Weight:

@@ -9,31 +9,18 @@ from __future__ import annotations
 import math
 
 from ..errors import ModelError
-from ..graph import PANEL, SIGMOID, SOFTMAX, Graph, Value
-from .blocks import feed_forward, linear, moe, norm, output
+from ..graph import PANEL, Graph, Value
+from .blocks import linear, mlp, norm, output
 from .hparams import Hparams
 
 
 def build(g: Graph, hp: Hparams) -> None:
-    keys = hp.keys
-    if keys.integer("expert_group_used_count", 1) != keys.integer("expert_group_count", 1):
-        raise ModelError("experts chosen by groups are not supported")
-    n_dense = keys.integer("leading_dense_block_count", 0, low=0)
-    gating = SIGMOID if keys.integer("expert_gating_func", 1) == 2 else SOFTMAX
     inv_freq, _ = hp.rope_frequencies()
     table = g.rope_table(inv_freq)
     x = g.embed(g.weight("token_embd.weight", hp.n_vocab, hp.n_embd))
     for layer in range(hp.n_layer):
         x = g.add(x, _attention(g, hp, norm(g, hp, x, f"blk.{layer}.attn_norm"), layer, table))
-        y = norm(g, hp, x, f"blk.{layer}.ffn_norm")
-        if layer < n_dense:
-            y = feed_forward(g, hp, y, layer)
-        else:
-            y = moe(
-                g, hp, y, layer, gating=gating, normalize=keys.flag("expert_weights_norm", False),
-                scale=keys.real("expert_weights_scale", 1.0),
-            )  # fmt: skip
-        x = g.add(x, y)
+        x = g.add(x, mlp(g, hp, norm(g, hp, x, f"blk.{layer}.ffn_norm"), layer, normalize=False))
     output(g, hp, x)
 
 

@@ -44,10 +44,13 @@ class Keys:
     def flag(self, key: str, default: bool) -> bool:
         return self.gguf.get_bool(f"{self.architecture}.{key}", default)
 
+    def is_array(self, key: str) -> bool:
+        return self.has(key) and self.gguf.type_of(f"{self.architecture}.{key}").startswith("array")
+
     def per_layer(self, key: str, low: int = 1, high: int = 1 << 24) -> list[int]:
         """A key that holds one integer, or one for each layer: [block_count]."""
         name, n = f"{self.architecture}.{key}", self.integer("block_count", high=4096)
-        if name not in self.gguf.metadata or not self.gguf.type_of(name).startswith("array"):
+        if not self.is_array(key):
             return [self.integer(key, low=low, high=high)] * n
         values = self.gguf.get_list(name, int, length=n)
         if any(not low <= value <= high for value in values):
@@ -86,6 +89,7 @@ class Hparams:
     n_ctx_train: int
     n_embd: int
     n_layer: int
+    n_layer_nextn: int  # layers after those, which guess tokens beyond the next (multi-token prediction)
     n_head: int
     n_head_kv: int
     head_dim_k: int
@@ -123,13 +127,16 @@ class Hparams:
             raise ModelError(f"{arch}.rope.dimension_count is {n_rot}, expected an even number up to {head_dim_k}")
         rms = f"{arch}.attention.layer_norm_rms_epsilon"
         layer_norm = rms not in gguf.metadata and f"{arch}.attention.layer_norm_epsilon" in gguf.metadata
+        n_layer = integer("block_count", high=4096)
+        n_layer_nextn = integer("nextn_predict_layers", 0, low=0, high=n_layer - 1)
         n_expert = integer("expert_count", 0, low=0, high=1 << 16)
         return cls(
             architecture=arch,
             n_vocab=embd.shape[1],
             n_ctx_train=integer("context_length", high=1 << 30),
             n_embd=n_embd,
-            n_layer=integer("block_count", high=4096),
+            n_layer=n_layer - n_layer_nextn,
+            n_layer_nextn=n_layer_nextn,
             n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim_k=head_dim_k,

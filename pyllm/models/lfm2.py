@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Graph, Value
-from .blocks import attention, feed_forward, head, linear, norm, rope_table
+from .blocks import attention, head, linear, mlp, norm, rope_table
 from .hparams import Hparams
 
 
@@ -16,11 +16,11 @@ def build(g: Graph, hp: Hparams) -> None:
     for layer, n_kv in enumerate(hp.keys.per_layer("attention.head_count_kv", low=0)):
         y = norm(g, hp, x, f"blk.{layer}.attn_norm")
         if n_kv:
-            y = attention(g, hp, y, layer, table, interleaved=False, qk_norm="head")
+            y = attention(g, hp, y, layer, table, interleaved=False, qk_norm="head", window=hp.sliding_window)
         else:
             y = _short_conv(g, hp, y, f"blk.{layer}.shortconv.", length)
         x = g.add(x, y)
-        x = g.add(x, feed_forward(g, hp, norm(g, hp, x, f"blk.{layer}.ffn_norm"), layer))
+        x = g.add(x, mlp(g, hp, norm(g, hp, x, f"blk.{layer}.ffn_norm"), layer))
     g.output(x, g.vector("token_embd_norm.weight", hp.n_embd), hp.norm_eps, head(g, hp))
 
 

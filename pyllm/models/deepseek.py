@@ -1,0 +1,11 @@
+"""deepseek: DeepSeek MoE 16B (1). As llama, with experts and shared ones after the first layers."""
+
+from __future__ import annotations
+
+from ..graph import Graph
+from .blocks import decoder
+from .hparams import Hparams
+
+
+def build(g: Graph, hp: Hparams) -> None:
+    decoder(g, hp, interleaved=True, expert_norm=False)

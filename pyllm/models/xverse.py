@@ -1,0 +1,11 @@
+"""xverse: XVERSE. As llama."""
+
+from __future__ import annotations
+
+from ..graph import Graph
+from .blocks import decoder
+from .hparams import Hparams
+
+
+def build(g: Graph, hp: Hparams) -> None:
+    decoder(g, hp, interleaved=True)
