@@ -5,16 +5,6 @@
 #include "base/half.h"
 #include "check.h"
 
-#define EPS 0x1p-24 /* half an ulp of 1 */
-
-static float *floats(enum slot s, int64_t n, enum mood mood) {
-  float *p = buffer(s, (size_t)n * 4, 4);
-  for (int64_t i = 0; i < n; i++) p[i] = rnd_float(mood);
-  return p;
-}
-
-static const pl_kern_table *ref(void) { return pl_kern_at(PL_LEVEL_ref); }
-static int is_ref(const entry *e) { return e->level_id == PL_LEVEL_ref; }
 static int quantized(const entry *e) { return e->type_id == PL_Q8_0 || e->type_id == PL_Q4_0; }
 static int sane(enum mood mood) { return mood == NORMAL || mood == WIDE; }
 /* Wide values are beyond half floats. */
@@ -115,10 +105,11 @@ static const void *const nowhere[16] = {(void *)64, (void *)128};
 void check_qk(const entry *e) {
   for (int mood = 0; mood < N_MOODS; mood++)
     for (int i = 0; i < 40; i++) {
-      int nq = i < 20 ? 1 + i : rnd_int(1, 90), nb = i % 4 ? 1 + rnd_int(0, 15) : 1 + i % 16;
-      int hd = quantized(e) ? 32 * rnd_int(1, 8)
-               : i % 3      ? 8 * rnd_int(1, 33)
-                            : rnd_int(1, 80),
+      int nq = i < 20 ? 1 + i : rnd_int(1, i == 39 ? 9 : 90), nb = i % 4 ? 1 + rnd_int(0, 15) : 1 + i % 16;
+      int hd = i == 39        ? PL_HEAD_MAX
+               : quantized(e) ? 32 * rnd_int(1, 8)
+               : i % 3        ? 8 * rnd_int(1, 33)
+                              : rnd_int(1, 80),
           extreme = i % 7 == 3;
       const float scale = 0.125f * (float)rnd_int(1, 9);
       const void *k[16];
@@ -137,7 +128,7 @@ void check_qk(const entry *e) {
       int n = (nq - 1) * PL_CHUNK + nb * PL_PAGE;
       float *s = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
       for (int j = 0; j < n; j++) s[j] = want[j] = 77.0f; /* to stay, between the rows */
-      const char *what = text("%s values, hd %d, nq %d, nb %d", mood_name((enum mood)mood), hd, nq, nb);
+      const char *what = title("%s values, hd %d, nq %d, nb %d", mood_name((enum mood)mood), hd, nq, nb);
       ((pl_qk_fn *)e->fn)(q, nq, k, nb, hd, scale, s, nowhere);
       called(s, (size_t)n * 4, SLOT_OUT);
       if (!is_ref(e)) {
@@ -197,7 +188,7 @@ void check_softmax(const entry *e) {
       float *s = buffer(SLOT_OUT, (size_t)room * 4, 4), *want = buffer(SLOT_WANT, (size_t)room * 4, 4);
       for (int j = 0; j < room; j++) s[j] = want[j] = j < n ? x[j] : NAN; /* room beyond n may hold anything */
       float old = i % 3 == 0 ? -INFINITY : i % 3 == 1 ? rnd_float((enum mood)mood) : 30.0f, m = old, want_m = old;
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       float sum = ((pl_softmax_fn *)e->fn)(s, n, &m);
       called(s, (size_t)room * 4, SLOT_OUT);
       if (!is_ref(e)) {
@@ -236,7 +227,7 @@ void check_merge(const entry *e) {
       float *want = buffer(SLOT_WANT, (size_t)(n + 2 * nq) * 4, 4), *want_m = want + n, *want_sum = want_m + nq;
       memcpy(want, o, (size_t)n * 4);
       memcpy(want_m, m, (size_t)nq * 8);
-      const char *what = text("%s values, nq %d, hdp %d", mood_name((enum mood)mood), nq, hdp);
+      const char *what = title("%s values, nq %d, hdp %d", mood_name((enum mood)mood), nq, hdp);
       float *before = buffer(SLOT_C, (size_t)(n + 2 * nq) * 4, 4);
       memcpy(before, want, (size_t)(n + 2 * nq) * 4);
       ((pl_merge_fn *)e->fn)(nq, hdp, m, sum, o, mc, sumc, oc);
@@ -269,7 +260,8 @@ void check_merge(const entry *e) {
 void check_av(const entry *e) {
   for (int mood = 0; mood < N_MOODS; mood++)
     for (int i = 0; i < 40; i++) {
-      int hdp = (quantized(e) ? 32 : 16) * rnd_int(1, 9), nq = i < 20 ? 1 + i : rnd_int(1, 40);
+      int hdp = i == 39 ? PL_HEAD_MAX : (quantized(e) ? 32 : 16) * rnd_int(1, 9),
+          nq = i < 20 ? 1 + i : rnd_int(1, i == 39 ? 9 : 40);
       int nb = rnd_int(1, i % 2 ? 16 : 3), j0 = rnd_int(0, nb * PL_PAGE - 1), j1 = rnd_int(j0 + 1, nb * PL_PAGE);
       if (i % 3 == 0) j0 = 0, j1 = nb * PL_PAGE;
       const void *v[16] = {0};
@@ -279,7 +271,7 @@ void check_av(const entry *e) {
       float *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
       memcpy(want, o, (size_t)n * 4);
       const char *what =
-          text("%s values, nq %d, keys %d to %d, hdp %d", mood_name((enum mood)mood), nq, j0, j1, hdp);
+          title("%s values, nq %d, keys %d to %d, hdp %d", mood_name((enum mood)mood), nq, j0, j1, hdp);
       ((pl_av_fn *)e->fn)(p, nq, v, j0, j1, hdp, o, nowhere);
       called(o, (size_t)n * 4, SLOT_OUT);
       if (!is_ref(e)) {
@@ -305,12 +297,12 @@ void check_av(const entry *e) {
 void check_rotate(const entry *e) {
   for (int mood = 0; mood < N_MOODS; mood++)
     for (int i = 0; i < 20; i++) {
-      int h = 32 << rnd_int(0, 4), n = h * rnd_int(1, 4);
+      int h = 32 << rnd_int(0, 5), n = h * rnd_int(1, 4);
       float *x = floats(SLOT_A, n, (enum mood)mood), *y = buffer(SLOT_OUT, (size_t)n * 4, 4);
       float *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
       memcpy(y, x, (size_t)n * 4);
       memcpy(want, x, (size_t)n * 4);
-      const char *what = text("%s values, n %d, h %d", mood_name((enum mood)mood), n, h);
+      const char *what = title("%s values, n %d, h %d", mood_name((enum mood)mood), n, h);
       ((pl_rotate_fn *)e->fn)(y, n, h);
       called(y, (size_t)n * 4, SLOT_OUT);
       if (!is_ref(e)) {
@@ -339,7 +331,7 @@ void check_quant16(const entry *e) {
       if (i % 4 == 1) /* exact ties */
         for (int j = 0; j < n; j++) x[j] = j ? (float)rnd_int(-65277, 65277) * 0.5f : 32639.0f;
       pl_q16 *q = buffer(SLOT_OUT, bytes, 4), *want = buffer(SLOT_WANT, bytes, 4);
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       ((pl_quant16_fn *)e->fn)(x, n, q);
       called(q, bytes, SLOT_OUT);
       if (!is_ref(e)) {
@@ -372,7 +364,7 @@ void check_code8(const entry *e) {
         for (int j = 0; j < n; j++) x[j] = j % 32 ? (float)rnd_int(-253, 253) * 0.5f : 127.0f;
       int8_t *q = buffer(SLOT_OUT, (size_t)n, 1), *want = buffer(SLOT_WANT, (size_t)n, 1);
       uint16_t *d = buffer(SLOT_OUT2, (size_t)n / 16, 2), *want_d = buffer(SLOT_B, (size_t)n / 16, 2);
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       ((pl_code8_fn *)e->fn)(x, n, q, d);
       called(q, (size_t)n, SLOT_OUT);
       check_outside(SLOT_OUT2);
@@ -396,7 +388,7 @@ void check_code4(const entry *e) {
       float *x = floats(SLOT_A, n, (enum mood)mood);
       uint8_t *q = buffer(SLOT_OUT, (size_t)n, 1), *want = buffer(SLOT_WANT, (size_t)n, 1);
       uint16_t *d = buffer(SLOT_OUT2, (size_t)n / 16, 2), *want_d = buffer(SLOT_B, (size_t)n / 16, 2);
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       ((pl_code4_fn *)e->fn)(x, n, q, d);
       called(q, (size_t)n, SLOT_OUT);
       check_outside(SLOT_OUT2);

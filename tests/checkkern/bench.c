@@ -27,10 +27,6 @@ static double seconds(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static const char *bench_name(const entry *e) {
-  return e->type[0] ? text("%s_%s_%s", e->op, e->type, e->level) : text("%s_%s", e->op, e->level);
-}
-
 /* One result: calls, bytes and operations are per run. */
 static void report_as(const char *name, int json, int *first, int nt, double calls, double bytes, double ops,
                       double s, double t) {
@@ -48,7 +44,7 @@ static void report_as(const char *name, int json, int *first, int nt, double cal
 
 static void report(const entry *e, int json, int *first, int nt, double calls, double bytes, double ops, double s,
                    double t) {
-  report_as(bench_name(e), json, first, nt, calls, bytes, ops, s, t);
+  report_as(full_name(e), json, first, nt, calls, bytes, ops, s, t);
 }
 
 /* Seconds and ticks of one run of work: repeated often enough that reading the clock costs nothing, the best of
@@ -167,7 +163,7 @@ static void bench_mm2(const entry *e, int json, int *first) {
           for (int64_t j = 0; j < n * n_blocks;
                j++)((pl_mm2_fn *)e->fn)(w + j / n_blocks * 2 * panel + j % n_blocks * part, panel, block, a,
                                         block / 32 * (int64_t)sizeof(pl_q8), LISTED, some[j % 2], y));
-  report_as(text("%s/block", bench_name(e)), json, first, LISTED, (double)(n * n_blocks), (double)(2 * n * panel),
+  report_as(text("%s/block", full_name(e)), json, first, LISTED, (double)(n * n_blocks), (double)(2 * n * panel),
             4.0 * (double)(n * PL_PANEL * k * LISTED), s, t);
   free(rows), free(w), free(a), free(y);
 }

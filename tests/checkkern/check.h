@@ -15,6 +15,11 @@ typedef struct entry {
   any_fn *fn;
 } entry;
 
+static inline const pl_kern_table *ref(void) { return pl_kern_at(PL_LEVEL_ref); }
+static inline int is_ref(const entry *e) { return e->level_id == PL_LEVEL_ref; }
+/* The name that the command line goes by: mm_Q4_0_avx2, quant_ref. It lives as text() does. */
+const char *full_name(const entry *e);
+
 /* Every check of one kernel ends here when it fails; does not return. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -37,17 +42,22 @@ void *buffer(enum slot s, size_t bytes, size_t align);
 /* Fail if anything outside the buffer handed out last from slot s was written. */
 void check_outside(enum slot s);
 void buffers_at_end(int yes);
+/* n floats of this mood in slot s. */
+float *floats(enum slot s, int64_t n, enum mood mood);
 
 /* ---- comparison ---- */
 /* Every bit equal; two NaNs are equal. what names the case. */
 void same_floats(const float *got, const float *want, int64_t n, const char *what);
 void same_bytes(const void *got, const void *want, size_t n, const char *what);
+#define EPS 0x1p-24 /* half an ulp of 1 */
 /* |got - want| <= tolerance */
 void near_enough(double got, double want, double tolerance, const char *what);
 
 /* Called after every call of the kernel under test with what it wrote: --break spoils it here. */
 void called(void *out, size_t bytes, enum slot s);
 
+/* What the case at hand is: text that lives until the next title. */
+const char *title(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Text that lives until the next few calls. */
 const char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

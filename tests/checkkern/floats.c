@@ -4,17 +4,6 @@
 #include "base/half.h"
 #include "check.h"
 
-#define EPS 0x1p-24 /* half an ulp of 1 */
-
-static float *floats(enum slot s, int64_t n, enum mood mood) {
-  float *p = buffer(s, (size_t)n * 4, 4);
-  for (int64_t i = 0; i < n; i++) p[i] = rnd_float(mood);
-  return p;
-}
-
-static const pl_kern_table *ref(void) { return pl_kern_at(PL_LEVEL_ref); }
-static int is_ref(const entry *e) { return e->level_id == PL_LEVEL_ref; }
-
 /* ---- quant ---- */
 
 static void same_blocks(const pl_q8 *got, const pl_q8 *want, int64_t n, const char *what) {
@@ -23,6 +12,7 @@ static void same_blocks(const pl_q8 *got, const pl_q8 *want, int64_t n, const ch
     same_floats(&got[b].d, &want[b].d, 1, text("%s: d", where));
     same_floats(&got[b].s, &want[b].s, 1, text("%s: s", where));
     same_bytes(got[b].h, want[b].h, 4, text("%s: h", where));
+    same_bytes(&got[b].z, &want[b].z, 4, text("%s: z", where));
     same_bytes(got[b].q, want[b].q, 32, text("%s: q", where));
   }
 }
@@ -46,14 +36,14 @@ static void right_block(const pl_q8 *y, const double *x, const char *what) {
 
 void check_quant(const entry *e) {
   for (int mood = 0; mood < N_MOODS; mood++)
-    for (int n = 1; n <= 9; n++)
+    for (int n = 1; n <= 40; n += n < 17 ? 1 : 5)
       for (int terms = 1; terms <= 2; terms++) {
         size_t bytes = (size_t)n * sizeof(pl_q8);
         float *x = floats(SLOT_A, 32 * n, (enum mood)mood);
-        if (n == 9) /* exact ties */
+        if (n % 9 == 0) /* exact ties */
           for (int i = 0; i < 32 * n; i++) x[i] = i % 32 ? (float)rnd_int(-253, 253) * 0.5f : 127.0f;
         pl_q8 *hi = buffer(SLOT_OUT, bytes, 4), *lo = terms == 2 ? buffer(SLOT_OUT2, bytes, 4) : NULL;
-        const char *what = text("%s values, %d blocks", mood_name((enum mood)mood), n);
+        const char *what = title("%s values, %d blocks", mood_name((enum mood)mood), n);
         ((pl_quant_fn *)e->fn)(x, 32 * n, hi, lo);
         called(hi, bytes, SLOT_OUT);
         if (lo) check_outside(SLOT_OUT2);
@@ -88,7 +78,7 @@ void check_rmsnorm(const entry *e) {
       const float eps = i % 2 ? 1e-5f : 1e-6f;
       float *x = floats(SLOT_A, n, (enum mood)mood), *w = floats(SLOT_B, n, NORMAL);
       float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       if (i % 3 == 0) memcpy(y, x, (size_t)n * 4); /* in place */
       ((pl_rmsnorm_fn *)e->fn)(i % 3 ? x : y, w, n, eps, y);
       called(y, (size_t)n * 4, SLOT_OUT);
@@ -115,7 +105,7 @@ void check_silu(const entry *e) {
       if (i % 2)
         for (int j = 0; j < n; j++) g[j] = (float)rnd_real(-110, 110);
       float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
-      const char *what = text("%s values, n %d", mood_name((enum mood)mood), n);
+      const char *what = title("%s values, n %d", mood_name((enum mood)mood), n);
       if (i % 3 == 0) memcpy(y, g, (size_t)n * 4); /* in place */
       ((pl_silu_fn *)e->fn)(i % 3 ? g : y, u, n, y);
       called(y, (size_t)n * 4, SLOT_OUT);
@@ -140,7 +130,7 @@ void check_gelu(const entry *e) {
       if (i % 2)
         for (int j = 0; j < n; j++) g[j] = (float)rnd_real(-12, 12);
       float *y = buffer(SLOT_OUT, (size_t)n * 4, 4), *want = buffer(SLOT_WANT, (size_t)n * 4, 4);
-      const char *what = text("%s values, n %d%s", mood_name((enum mood)mood), n, gated ? ", gated" : "");
+      const char *what = title("%s values, n %d%s", mood_name((enum mood)mood), n, gated ? ", gated" : "");
       if (i % 3 == 0) memcpy(y, g, (size_t)n * 4); /* in place */
       ((pl_gelu_fn *)e->fn)(i % 3 ? g : y, gated ? u : NULL, n, y);
       called(y, (size_t)n * 4, SLOT_OUT);
@@ -170,7 +160,7 @@ void check_softcap(const entry *e) {
         for (int j = 0; j < n; j++) x[j] = (float)rnd_real(-100, 100);
       memcpy(y, x, (size_t)n * 4);
       memcpy(want, x, (size_t)n * 4);
-      const char *what = text("%s values, n %d, cap %g", mood_name((enum mood)mood), n, (double)cap);
+      const char *what = title("%s values, n %d, cap %g", mood_name((enum mood)mood), n, (double)cap);
       ((pl_softcap_fn *)e->fn)(y, n, cap);
       called(y, (size_t)n * 4, SLOT_OUT);
       if (!is_ref(e)) {
@@ -199,7 +189,7 @@ void check_rope(const entry *e) {
       memcpy(y, x, (size_t)n * 4);
       memcpy(want, x, (size_t)n * 4);
       const char *what =
-          text("%s values, n_rot %d, interleaved %d", mood_name((enum mood)mood), 2 * half, interleaved);
+          title("%s values, n_rot %d, interleaved %d", mood_name((enum mood)mood), 2 * half, interleaved);
       ((pl_rope_fn *)e->fn)(y, heads, head, 2 * half, interleaved, cs);
       called(y, (size_t)n * 4, SLOT_OUT);
       if (!is_ref(e)) {

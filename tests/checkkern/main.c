@@ -68,10 +68,6 @@ static void catch_signals(void) {
   for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++) sigaction(sigs[i], &act, NULL);
 }
 
-static const char *full_name(const entry *e) {
-  return e->type[0] ? text("%s_%s_%s", e->op, e->type, e->level) : text("%s_%s", e->op, e->level);
-}
-
 /* 1 if all checks of this kernel pass; otherwise message says why. */
 static int check_one(const entry *e, uint64_t seed) {
   rnd_seed(seed, full_name(e));

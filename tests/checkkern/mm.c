@@ -181,7 +181,7 @@ static const int32_t some_nt[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33};
 static void against_ref(const entry *e, const problem *p, const char *what) {
   float *want = buffer(SLOT_WANT, (size_t)p->nt * PL_PANEL * 4, 4);
   begin(want, p->nt);
-  pl_kern_at(PL_LEVEL_ref)->mm[p->type](p->w, p->row_bytes, p->nr, p->k, p->a, p->stride, p->nt, in_order, want);
+  ref()->mm[p->type](p->w, p->row_bytes, p->nr, p->k, p->a, p->stride, p->nt, in_order, want);
   const void *w = packed(e, p, SLOT_PANEL);
   float *y = buffer(SLOT_OUT, (size_t)p->nt * PL_PANEL * 4, 4);
   run_mm(e, p, w, p->a, p->nt, y);
@@ -257,7 +257,7 @@ static void against_double(const entry *e, const problem *p, const char *what) {
   float *v = buffer(SLOT_B, (size_t)p->k * 4, 4), *lo = buffer(SLOT_C, (size_t)p->k * 4, 4);
   float *hi = buffer(SLOT_OUT2, (size_t)p->k * 4, 4);
   uint8_t *copy = buffer(SLOT_PANEL, row, 4);
-  pl_deq_fn *deq = pl_kern_at(PL_LEVEL_ref)->deq[p->type];
+  pl_deq_fn *deq = ref()->deq[p->type];
   const struct layout *l = layout_of(p->type);
   for (int32_t r = 0; r < p->nr; r++) {
     memcpy(copy, p->w + r * p->row_bytes, row);
@@ -289,9 +289,9 @@ void check_mm(const entry *e) {
     for (int i = 0; i < 6; i++) {
       int32_t nt = some_nt[(nr * 6 + i) % 11];
       int64_t k = block == 1 ? rnd_int(1, 70) : block * rnd_int(1, block == 256 ? 3 : 9);
-      const char *what = text("nr %d, nt %d, k %lld", (int)nr, (int)nt, (long long)k);
+      const char *what = title("nr %d, nt %d, k %lld", (int)nr, (int)nt, (long long)k);
       problem p = make(e->type_id, nr, nt, k, NORMAL, NORMAL, 0);
-      e->level_id == PL_LEVEL_ref ? against_double(e, &p, what) : against_ref(e, &p, what);
+      is_ref(e) ? against_double(e, &p, what) : against_ref(e, &p, what);
       consistent(e, &p, what);
       in_parts(e, &p, what);
       scattered(e, &p, what);
@@ -301,20 +301,22 @@ void check_mm(const entry *e) {
       for (int extreme = 0; extreme < 2; extreme++) {
         int32_t nt = some_nt[rnd_int(0, 8)];
         int64_t k = block == 1 ? 70 : block == 256 ? 512 : 160;
-        const char *what = text("%s weights, %s activations%s, nt %d", mood_name((enum mood)wm),
-                                mood_name((enum mood)am), extreme ? ", extreme codes" : "", (int)nt);
+        const char *what = title("%s weights, %s activations%s, nt %d", mood_name((enum mood)wm),
+                                 mood_name((enum mood)am), extreme ? ", extreme codes" : "", (int)nt);
         problem p = make(e->type_id, PL_PANEL, nt, k, (enum mood)wm, (enum mood)am, extreme);
-        if (e->level_id != PL_LEVEL_ref) against_ref(e, &p, what);
+        if (!is_ref(e)) against_ref(e, &p, what);
         consistent(e, &p, what);
       }
   problem p = make(e->type_id, PL_PANEL, 9, 2048, NORMAL, NORMAL, 1);
-  e->level_id == PL_LEVEL_ref ? against_double(e, &p, "k 2048, extreme") : against_ref(e, &p, "k 2048, extreme");
+  is_ref(e) ? against_double(e, &p, "k 2048, extreme") : against_ref(e, &p, "k 2048, extreme");
 }
 
-/* Two panels at once give what mm gives for each, whatever the data, in any rows of y and none but those. */
+/* Two panels at once give what mm gives for each, whatever the data, in any rows of y and none but those, and with k in
+ * one call or in parts. */
 static void as_pair(const entry *e, int32_t nt, int64_t k, enum mood wm, enum mood am, int extreme,
                     const char *what) {
   const pl_kern_table *t = pl_kern_at(e->level_id);
+  const int64_t block = pl_type_block(e->type_id);
   problem p = make(e->type_id, 2 * PL_PANEL, nt, k, wm, am, extreme);
   int64_t next = t->panel_bytes[p.type](k) + 64 * rnd_int(0, 2);
   uint8_t *w = buffer(SLOT_PANEL, (size_t)(next + t->panel_bytes[p.type](k)), 64);
@@ -323,15 +325,21 @@ static void as_pair(const entry *e, int32_t nt, int64_t k, enum mood wm, enum mo
   for (int i = 0; i < MAX_NT * 2 * PL_PANEL; i++) y[i] = (float)(i % 7) - 3.0f;
   for (int i = 0; i < 2; i++)
     t->pack[p.type](p.w + i * PL_PANEL * p.row_bytes, p.row_bytes, PL_PANEL, k, w + i * next);
-  ((pl_mm2_fn *)e->fn)(w, next, k, p.a, p.stride, nt, in_disorder, y);
+  if (nt % 3 || k == block) {
+    ((pl_mm2_fn *)e->fn)(w, next, k, p.a, p.stride, nt, in_disorder, y);
+  } else { /* in two calls, the second going on where the first ended */
+    const int64_t first = rnd_int(1, (int)(k / block) - 1) * block;
+    ((pl_mm2_fn *)e->fn)(w, next, first, p.a, p.stride, nt, in_disorder, y);
+    ((pl_mm2_fn *)e->fn)(w + first / block * (t->panel_bytes[p.type](64 * block) / 64), next, k - first,
+                         p.a + first / 32 * (int64_t)sizeof(pl_q8), p.stride, nt, in_disorder, y);
+  }
   called(y, sizeof(float[MAX_NT][2][PL_PANEL]), SLOT_OUT);
   for (int i = 0; i < 2; i++) {
     for (int32_t row = 0; row < MAX_NT; row++)
       for (int32_t r = 0; r < PL_PANEL; r++)
         want[row * PL_PANEL + r] = (float)(((row * 2 + i) * PL_PANEL + r) % 7) - 3.0f;
-    pl_kern_at(PL_LEVEL_ref)
-        ->mm[p.type](p.w + i * PL_PANEL * p.row_bytes, p.row_bytes, PL_PANEL, k, p.a, p.stride, nt, in_disorder,
-                     want);
+    ref()->mm[p.type](p.w + i * PL_PANEL * p.row_bytes, p.row_bytes, PL_PANEL, k, p.a, p.stride, nt, in_disorder,
+                      want);
     for (int32_t row = 0; row < MAX_NT; row++)
       same_floats(y + (row * 2 + i) * PL_PANEL, want + row * PL_PANEL, PL_PANEL,
                   text("%s: panel %d, row %d", what, i, (int)row));
@@ -343,14 +351,14 @@ void check_mm2(const entry *e) {
   int block = pl_type_block(e->type_id);
   for (int32_t nt = 1; nt <= MAX_NT; nt += nt < 14 ? 1 : 10) {
     int64_t k = block * rnd_int(1, block == 256 ? 3 : 19);
-    as_pair(e, nt, k, NORMAL, NORMAL, 0, text("nt %d, k %lld", (int)nt, (long long)k));
+    as_pair(e, nt, k, NORMAL, NORMAL, 0, title("nt %d, k %lld", (int)nt, (long long)k));
   }
   for (int wm = 0; wm < N_MOODS; wm++)
     for (int am = 0; am < N_MOODS; am++)
       for (int extreme = 0; extreme < 2; extreme++)
         as_pair(e, rnd_int(1, 9), block == 256 ? 512 : 320, (enum mood)wm, (enum mood)am, extreme,
-                text("%s weights, %s activations%s", mood_name((enum mood)wm), mood_name((enum mood)am),
-                     extreme ? ", extreme codes" : ""));
+                title("%s weights, %s activations%s", mood_name((enum mood)wm), mood_name((enum mood)am),
+                      extreme ? ", extreme codes" : ""));
   as_pair(e, 9, 2048, NORMAL, NORMAL, 1, "k 2048, extreme");
 }
 
@@ -411,16 +419,16 @@ void check_deq(const entry *e) {
     for (int n = 1; n <= 5; n++) {
       int64_t k = (int64_t)block * n * (block == 1 ? 7 : 1);
       problem p = make(e->type_id, 1, 1, k, (enum mood)mood, NORMAL, n == 5);
-      const char *what = text("%s scales, %lld values", mood_name((enum mood)mood), (long long)k);
+      const char *what = title("%s scales, %lld values", mood_name((enum mood)mood), (long long)k);
       float *y = buffer(SLOT_OUT, (size_t)k * 4, 4), *want = buffer(SLOT_WANT, (size_t)k * 4, 4);
       deq(p.w, y, k);
       called(y, (size_t)k * 4, SLOT_OUT);
-      if (e->level_id != PL_LEVEL_ref) {
-        pl_kern_at(PL_LEVEL_ref)->deq[e->type_id](p.w, want, k);
+      if (!is_ref(e)) {
+        ref()->deq[e->type_id](p.w, want, k);
         same_floats(y, want, k, what);
         continue;
       }
-      if (!pl_kern_at(PL_LEVEL_ref)->mm[e->type_id]) {
+      if (!ref()->mm[e->type_id]) {
         blocks_alone(e, p.w, y, k, what);
         continue;
       }
@@ -439,7 +447,7 @@ void check_deq(const entry *e) {
           memcpy(a + i * 4, &x, 4);
         }
         for (int i = 0; i < PL_PANEL; i++) out[i] = 0;
-        pl_kern_at(PL_LEVEL_ref)->mm[e->type_id](p.w, p.row_bytes, 1, k, a, p.stride, 1, in_order, out);
+        ref()->mm[e->type_id](p.w, p.row_bytes, 1, k, a, p.stride, 1, in_order, out);
         double minimum = 0;
         const struct layout *l = layout_of(e->type_id);
         if (l && l->n_half == 2) { /* d q and m are rounded apart in deq, together in mm */

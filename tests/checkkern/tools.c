@@ -100,6 +100,12 @@ void *buffer(enum slot s, size_t bytes, size_t align) {
   return slots[s].start;
 }
 
+float *floats(enum slot s, int64_t n, enum mood mood) {
+  float *p = buffer(s, (size_t)n * 4, 4);
+  for (int64_t i = 0; i < n; i++) p[i] = rnd_float(mood);
+  return p;
+}
+
 void check_outside(enum slot s) {
   uint8_t *lo, *hi, *end = slots[s].start + slots[s].bytes;
   outside(s, &lo, &hi);
@@ -148,6 +154,19 @@ void same_bytes(const void *got, const void *want, size_t n, const char *what) {
 void near_enough(double got, double want, double tolerance, const char *what) {
   if (!(fabs(got - want) <= tolerance))
     fail("%s: %.9g, expected %.9g within %.3g (off by %.3g)", what, got, want, tolerance, fabs(got - want));
+}
+
+const char *full_name(const entry *e) {
+  return e->type[0] ? text("%s_%s_%s", e->op, e->type, e->level) : text("%s_%s", e->op, e->level);
+}
+
+const char *title(const char *format, ...) {
+  static char s[256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(s, sizeof s, format, args);
+  va_end(args);
+  return s;
 }
 
 const char *text(const char *format, ...) {
