@@ -187,9 +187,11 @@ static inline float pl_tree16(const float *a) {
 }
 
 /* e^x in float32, error under 2 ulp: x = n ln2 + r, a degree 6 polynomial in r, scaled by 2^n in two steps so that
- * underflow is gradual. x <= -104 gives 0, x >= 88.72284 gives +inf, NaN stays NaN. */
+ * underflow is gradual. x <= -104 gives 0, x >= 88.72284 gives +inf, NaN stays NaN. Coefficients: 1 / i!; the two parts
+ * of ln 2 are Cody and Waite's, so that n times the first is exact; x is clamped to PL_EXP_LO .. PL_EXP_HI, where it has
+ * become 0 or +inf. */
 #define PL_EXP_LO (-104.0f)
-#define PL_EXP_HI 88.722839f
+#define PL_EXP_HI 89.0f
 #define PL_LOG2E 1.44269504088896341f
 #define PL_LN2_HI 0.693359375f
 #define PL_LN2_LO (-2.12194440e-4f)
@@ -199,7 +201,7 @@ static inline float pl_tree16(const float *a) {
 static inline float pl_exp(float x) {
   if (x != x) return x;
   if (x < PL_EXP_LO) x = PL_EXP_LO;
-  if (x > 89.0f) x = 89.0f;
+  if (x > PL_EXP_HI) x = PL_EXP_HI;
   float n = rintf(x * PL_LOG2E);
   float r = fmaf(-n, PL_LN2_HI, x);
   r = fmaf(-n, PL_LN2_LO, r);

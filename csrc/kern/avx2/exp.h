@@ -8,7 +8,7 @@
 /* The operand order of max and min lets NaN through. */
 static inline __m256 exp8(__m256 x) {
   x = _mm256_max_ps(_mm256_set1_ps(PL_EXP_LO), x);
-  x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);
+  x = _mm256_min_ps(_mm256_set1_ps(PL_EXP_HI), x);
   __m256 n =
       _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(PL_LOG2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(PL_LN2_HI), x);

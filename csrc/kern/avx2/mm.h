@@ -28,8 +28,11 @@ PL_INLINE __m256i bcast4(const void *p) {
 /* Quad q of an activation block in every lane. */
 PL_INLINE __m256i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
 
-/* 8 half floats. */
+/* 8 half floats, 8 bfloat16. */
 PL_INLINE __m256 half8(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+PL_INLINE __m256 bfloat8(const void *p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
 
 /* 8 bytes as int32. */
 PL_INLINE __m256i bytes8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }

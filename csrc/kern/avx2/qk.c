@@ -27,19 +27,8 @@ PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t 
                       const void *const *ahead, const int type) {
   for (int32_t r = 0; r < nq; r += 4, s += 4 * PL_CHUNK, ahead = k) {
     const float *x = q + (int64_t)(r / 8 * hd) * 8 + r % 8;
-    switch (nq - r) {
-      case 1:
-        tile(x, k, hd, scale, s, ahead, type, 1, 1);
-        break;
-      case 2:
-        tile(x, k, hd, scale, s, ahead, type, 2, 1);
-        break;
-      case 3:
-        tile(x, k, hd, scale, s, ahead, type, 3, 1);
-        break;
-      default:
-        tile(x, k, hd, scale, s, ahead, type, 4, 1);
-    }
+    if (nq - r >= 4) tile(x, k, hd, scale, s, ahead, type, 4, 1);
+    PL_ROWS(nq - r, R, 4, tile(x, k, hd, scale, s, ahead, type, R, 1))
   }
 }
 
@@ -50,12 +39,9 @@ PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t 
     if (nq == 1)                                                                                                 \
       for (; nb >= 4; nb -= 4, k += 4, ahead += 4, s += 4 * PL_PAGE)                                             \
         tile(q, k, hd, scale, s, ahead, PL_##type, 1, 4);                                                        \
-    if (nq == 2)                                                                                                 \
+    if (nq <= 3)                                                                                                 \
       for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                             \
-        tile(q, k, hd, scale, s, ahead, PL_##type, 2, 2);                                                        \
-    if (nq == 3)                                                                                                 \
-      for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                             \
-        tile(q, k, hd, scale, s, ahead, PL_##type, 3, 2);                                                        \
+        PL_ROWS(nq, R, 4, tile(q, k, hd, scale, s, ahead, PL_##type, R, 2))                                      \
     for (; nb; nb--, k++, ahead++, s += PL_PAGE) panels(q, nq, k, hd, scale, s, ahead, PL_##type);               \
   }
 QK(F32)

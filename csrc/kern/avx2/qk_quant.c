@@ -1,5 +1,4 @@
 #include "kern/avx2/attn.h"
-#include "kern/offsets.h"
 
 /* Four values, quad g (0..7) of block b, of keys 4i .. 4i+3 as int16. */
 PL_INLINE __m256i keys(const uint8_t *codes, int32_t b, int g, int i, const int type) {
@@ -14,10 +13,11 @@ PL_INLINE __m256i keys(const uint8_t *codes, int32_t b, int g, int i, const int 
  * (or, where that is 0, left as it is). Lanes hold sums of two of a key's four values each until they are folded. */
 PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const uint8_t *ahead, const int type, const int R) {
-  const int32_t n = hd / 32, bytes = hd * PL_PAGE / (type == PL_Q8_0 ? 1 : 2), lines = type == PL_Q8_0 ? 9 : 6;
+  const int32_t n = hd / 32, lines = fetched(type);
+  const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   __m256 acc[3][2];
   PL_UNROLL for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] =
-      from ? _mm256_set1_ps(from[r * PL_PAGE]) : _mm256_setzero_ps();
+      type == PL_Q4_0 ? _mm256_set1_ps(from[r * PL_PAGE]) : _mm256_setzero_ps();
   for (int32_t b = 0; b < n; b++) {
     __m256i sum[3][4];
     for (int32_t i = 0; i < lines; i++) fetch(ahead, b * lines + i);
@@ -50,35 +50,5 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
                        scale != 0 ? _mm256_mul_ps(acc[r][h], _mm256_set1_ps(q[r * n].d * scale)) : acc[r][h]);
 }
 
-PL_INLINE void rows(const pl_q16 *q, int32_t nq, const uint8_t *k, int32_t hd, float scale, const float *from,
-                    float *s, int64_t stride, const uint8_t *ahead, const int type) {
-  const int32_t n = hd / 32;
-  for (; nq >= 3; nq -= 3, q += 3 * n, s += 3 * stride, ahead = k) {
-    tile(q, k, hd, scale, from, s, stride, ahead, type, 3);
-    if (from) from += 3 * PL_PAGE;
-  }
-  if (nq == 2) tile(q, k, hd, scale, from, s, stride, ahead, type, 2);
-  if (nq == 1) tile(q, k, hd, scale, from, s, stride, ahead, type, 1);
-}
-
-void pl_qk_Q8_0_avx2(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                     float *s, const void *const *ahead) {
-  for (int32_t b = 0; b < nb; b++)
-    rows(q, nq, k[b], hd, scale, NULL, s + b * PL_PAGE, PL_CHUNK, ahead[b], PL_Q8_0);
-}
-
-void pl_qk_Q4_0_avx2(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                     float *s, const void *const *ahead) {
-  enum { ROWS = 64 };
-  pl_offsets offsets;
-  const uint8_t *block = (const uint8_t *)&offsets;
-  float from[ROWS * PL_PAGE];
-  pl_gather_offsets(k, nb, hd, &offsets);
-  for (int32_t r = 0; r < nq; r += ROWS) {
-    const pl_q16 *x = (const pl_q16 *)q + (int64_t)r * (hd / 32);
-    int32_t n = nq - r < ROWS ? nq - r : ROWS;
-    rows(x, n, block, hd, 0, NULL, from, PL_PAGE, block, PL_Q8_0);
-    for (int32_t b = 0; b < nb; b++)
-      rows(x, n, k[b], hd, scale, from + b, s + r * PL_CHUNK + b * PL_PAGE, PL_CHUNK, ahead[b], PL_Q4_0);
-  }
-}
+PL_QK_BLOCKS(3)
+PL_QK_QUANT(avx2)

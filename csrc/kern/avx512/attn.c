@@ -1,10 +1,5 @@
 #include "kern/avx512/exp.h"
 
-/* All lanes below n, counted from j on. */
-static inline __mmask16 below(int32_t j, int32_t n) {
-  return (__mmask16)(n - j >= 16 ? 0xffff : (1u << (n - j)) - 1);
-}
-
 float pl_softmax_avx512(float *s, int32_t n, float *m) {
   __m512 top[2] = {_mm512_set1_ps(*m), _mm512_set1_ps(*m)}; /* max(a, b) keeps b where a is NaN */
   int32_t j = 0;
@@ -13,14 +8,14 @@ float pl_softmax_avx512(float *s, int32_t n, float *m) {
     top[1] = _mm512_max_ps(_mm512_loadu_ps(s + j + 16), top[1]);
   }
   for (; j < n; j += 16) {
-    __mmask16 in = below(j, n);
+    __mmask16 in = up_to(n - j);
     top[0] = _mm512_mask_max_ps(top[0], in, _mm512_maskz_loadu_ps(in, s + j), top[0]);
   }
   float max = _mm512_reduce_max_ps(_mm512_max_ps(top[0], top[1])) + 0.0f;
   const __m512 v = _mm512_set1_ps(max);
   __m512 sum = _mm512_setzero_ps();
   for (j = 0; j < n; j += 16) {
-    __m512 p = _mm512_maskz_mov_ps(below(j, n), exp16(_mm512_sub_ps(_mm512_loadu_ps(s + j), v)));
+    __m512 p = _mm512_maskz_mov_ps(up_to(n - j), exp16(_mm512_sub_ps(_mm512_loadu_ps(s + j), v)));
     _mm512_storeu_ps(s + j, p);
     sum = _mm512_add_ps(sum, p);
   }

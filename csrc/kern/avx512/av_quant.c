@@ -17,15 +17,15 @@ PL_INLINE void values(const uint8_t *p, __m512 x[2], const int type) {
  * go by. */
 PL_INLINE void tile(const float *p, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, int32_t b, float *o,
                     const void *const *ahead, const int type, const int R, const int NB) {
-  const int64_t row_bytes = type == PL_Q8_0 ? hdp : hdp / 2, block_bytes = type == PL_Q8_0 ? 32 : 16;
+  const int64_t row_bytes = code_bytes(type, hdp), block_bytes = code_bytes(type, 32);
   __m512 acc[8][4], x[4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int i = 0; i < 2 * NB; i++) acc[r][i] =
       _mm512_loadu_ps(o + (int64_t)r * hdp + 32 * b + 16 * i);
   while (j0 < j1) {
-    const int32_t page = j0 / PL_PAGE, end = (page + 1) * PL_PAGE < j1 ? (page + 1) * PL_PAGE : j1;
+    const int32_t page = j0 / PL_PAGE, end = page_end(j0, j1);
     const uint8_t *block = v[page], *d = block + PL_PAGE * row_bytes + b * PL_PAGE * 2;
     _Alignas(64) float w[8][2][PL_PAGE]; /* scores times scales */
-    for (int i = 0; i < NB * (type == PL_Q8_0 ? 9 : 6); i++) fetch(ahead[page], b * (type == PL_Q8_0 ? 9 : 6) + i);
+    for (int i = 0; i < NB * fetched(type); i++) fetch(ahead[page], b * fetched(type) + i);
     PL_UNROLL for (int i = 0; i < NB; i++) {
       __m512 scale = half16(d + i * PL_PAGE * 2);
       PL_UNROLL for (int r = 0; r < R; r++)
@@ -55,38 +55,5 @@ PL_INLINE void rows(const float *p, const void *const *v, int32_t j0, int32_t j1
   for (; b < hdp / 32; b++) tile(p, v, j0, j1, hdp, b, o, ahead, type, R, 1);
 }
 
-PL_INLINE void av(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, float *o,
-                  const void *const *ahead, const int type) {
-  for (; nq >= 8; nq -= 8, p += 8 * PL_CHUNK, o += 8 * hdp, ahead = v) rows(p, v, j0, j1, hdp, o, ahead, type, 8);
-  switch (nq) {
-    case 1:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 1);
-      break;
-    case 2:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 2);
-      break;
-    case 3:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 3);
-      break;
-    case 4:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 4);
-      break;
-    case 5:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 5);
-      break;
-    case 6:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 6);
-      break;
-    case 7:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 7);
-      break;
-  }
-}
-
-#define AV(type)                                                                                       \
-  void pl_av_##type##_avx512(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, \
-                             int32_t hdp, float *o, const void *const *ahead) {                        \
-    av(p, nq, v, j0, j1, hdp, o, ahead, PL_##type);                                                    \
-  }
-AV(Q8_0)
-AV(Q4_0)
+PL_AV(Q8_0, avx512, 8, 8)
+PL_AV(Q4_0, avx512, 8, 8)

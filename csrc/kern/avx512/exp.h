@@ -1,14 +1,17 @@
-/* exp.h: pl_exp of 16 floats. */
+/* exp.h: pl_exp of 16 floats, and what goes with it. */
 #ifndef PL_AVX512_EXP_H
 #define PL_AVX512_EXP_H
 #include <immintrin.h>
 
 #include "kern/kern.h"
 
+/* The lanes below n. */
+static inline __mmask16 up_to(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
+
 /* The operand order of max and min lets NaN through. */
 static inline __m512 exp16(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(PL_EXP_LO), x);
-  x = _mm512_min_ps(_mm512_set1_ps(89.0f), x);
+  x = _mm512_min_ps(_mm512_set1_ps(PL_EXP_HI), x);
   __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(PL_LOG2E)),
                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(PL_LN2_HI), x);

@@ -9,8 +9,6 @@ PL_INLINE __m512 gated(__m512 v, __m512 z, const float *u, __mmask16 m) {
   return u ? _mm512_mul_ps(s, _mm512_maskz_loadu_ps(m, u)) : s;
 }
 
-PL_INLINE __mmask16 up_to(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
-
 void pl_silu_avx512(const float *g, const float *u, int64_t n, float *y) {
   for (int64_t i = 0; i < n; i += 16) {
     __mmask16 m = up_to(n - i);

@@ -49,8 +49,11 @@ PL_INLINE __m512i bcast4(const void *p) {
 /* Quad q of an activation block in every lane. */
 PL_INLINE __m512i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
 
-/* 16 half floats. */
+/* 16 half floats, 16 bfloat16. */
 PL_INLINE __m512 half16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+PL_INLINE __m512 bfloat16(const void *p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+}
 
 /* 16 bytes as int32, unsigned ones as floats. */
 PL_INLINE __m512i bytes16(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
@@ -146,10 +149,6 @@ PL_INLINE __m512 e8m0_half16(const void *p) {
   __m512i e = bytes16(p), normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
   __mmask16 small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
   return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(0x00200000), e));
-}
-
-PL_INLINE void zero_tile(__m512 acc[], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) acc[t] = _mm512_setzero_ps();
 }
 
 PL_INLINE void load_tile(const float *y, const int32_t *at, __m512 acc[], const int NT) {

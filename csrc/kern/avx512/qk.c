@@ -28,62 +28,16 @@ PL_INLINE void tile(const float *q, const void *const *k, int32_t hd, float scal
 PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t hd, float scale, float *s,
                       const void *const *ahead, const int type, const int NB) {
   for (; nq >= 8; nq -= 8, q += 8 * hd, s += 8 * PL_CHUNK, ahead = k) tile(q, k, hd, scale, s, ahead, type, 8, NB);
-  switch (nq) {
-    case 1:
-      tile(q, k, hd, scale, s, ahead, type, 1, NB);
-      break;
-    case 2:
-      tile(q, k, hd, scale, s, ahead, type, 2, NB);
-      break;
-    case 3:
-      tile(q, k, hd, scale, s, ahead, type, 3, NB);
-      break;
-    case 4:
-      tile(q, k, hd, scale, s, ahead, type, 4, NB);
-      break;
-    case 5:
-      tile(q, k, hd, scale, s, ahead, type, 5, NB);
-      break;
-    case 6:
-      tile(q, k, hd, scale, s, ahead, type, 6, NB);
-      break;
-    case 7:
-      tile(q, k, hd, scale, s, ahead, type, 7, NB);
-      break;
-  }
+  PL_ROWS(nq, R, 8, tile(q, k, hd, scale, s, ahead, type, R, NB))
 }
 
-/* Few queries: four blocks at a time, so that there are enough chains of additions to work on. */
-PL_INLINE void few(const float *q, int32_t nq, const void *const *k, int32_t hd, float scale, float *s,
-                   const void *const *ahead, const int type) {
-  switch (nq) {
-    case 1:
-      tile(q, k, hd, scale, s, ahead, type, 1, 4);
-      break;
-    case 2:
-      tile(q, k, hd, scale, s, ahead, type, 2, 4);
-      break;
-    case 3:
-      tile(q, k, hd, scale, s, ahead, type, 3, 4);
-      break;
-    case 4:
-      tile(q, k, hd, scale, s, ahead, type, 4, 4);
-      break;
-    case 5:
-      tile(q, k, hd, scale, s, ahead, type, 5, 4);
-      break;
-    case 6:
-      tile(q, k, hd, scale, s, ahead, type, 6, 4);
-      break;
-  }
-}
-
+/* Few queries take four blocks at a time, so that there are enough chains of additions to work on. */
 #define QK(type)                                                                                      \
   void pl_qk_##type##_avx512(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, \
                              float scale, float *s, const void *const *ahead) {                       \
     if (nq <= 6)                                                                                      \
       for (; nb >= 4; nb -= 4, k += 4, ahead += 4, s += 4 * PL_PAGE)                                  \
-        few(q, nq, k, hd, scale, s, ahead, PL_##type);                                                \
+        PL_ROWS(nq, R, 7, tile(q, k, hd, scale, s, ahead, PL_##type, R, 4))                           \
     for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                    \
       panels(q, nq, k, hd, scale, s, ahead, PL_##type, 2);                                            \
     if (nb) panels(q, nq, k, hd, scale, s, ahead, PL_##type, 1);                                      \

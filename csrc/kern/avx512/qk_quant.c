@@ -1,5 +1,4 @@
 #include "kern/avx512/attn.h"
-#include "kern/offsets.h"
 
 /* Four values of 16 keys as unsigned bytes with a zero point: quad g (0..7) of block b. */
 PL_INLINE __m512i keys(const uint8_t *codes, int32_t b, int g, const int type) {
@@ -12,14 +11,15 @@ PL_INLINE __m512i keys(const uint8_t *codes, int32_t b, int g, const int type) {
  * (or, where that is 0, left as it is). A query's two bytes are summed apart: c = 256 hi + lo. */
 PL_INLINE void tile(const pl_q16 *q, const void *const *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const void *const *ahead, const int type, const int R, const int NB) {
-  const int32_t n = hd / 32, bytes = hd * PL_PAGE / (type == PL_Q8_0 ? 1 : 2), zero = type == PL_Q8_0 ? 128 : 8;
+  const int32_t n = hd / 32, zero = type == PL_Q8_0 ? 128 : 8;
+  const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   __m512 acc[4][4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int j = 0; j < NB; j++) acc[r][j] =
-      from ? _mm512_set1_ps(from[r * PL_PAGE + j]) : _mm512_setzero_ps();
+      type == PL_Q4_0 ? _mm512_set1_ps(from[r * PL_PAGE + j]) : _mm512_setzero_ps();
   for (int32_t b = 0; b < n; b++) {
     __m512i hi[4][4], lo[4][4], key[4];
-    PL_UNROLL for (int j = 0; j < NB; j++) for (int i = 0; i < (type == PL_Q8_0 ? 9 : 6); i++)
-        fetch(ahead[j], b * (type == PL_Q8_0 ? 9 : 6) + i);
+    PL_UNROLL for (int j = 0; j < NB; j++) for (int i = 0; i < fetched(type); i++)
+        fetch(ahead[j], b * fetched(type) + i);
     PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int j = 0; j < NB; j++) {
       hi[r][j] = _mm512_setzero_si512();
       lo[r][j] = _mm512_set1_epi32(-zero * q[r * n + b].sum);
@@ -51,48 +51,22 @@ PL_INLINE void tile(const pl_q16 *q, const void *const *k, int32_t hd, float sca
 
 PL_INLINE void rows(const pl_q16 *q, int32_t nq, const void *const *k, int32_t hd, float scale, const float *from,
                     float *s, int64_t stride, const void *const *ahead, const int type, const int NB) {
-  const int32_t n = hd / 32;
-  for (; nq >= 4; nq -= 4, q += 4 * n, s += 4 * stride, ahead = k) {
+  for (; nq >= 4; nq -= 4, q += 4 * (hd / 32), s += 4 * stride, ahead = k) {
     tile(q, k, hd, scale, from, s, stride, ahead, type, 4, NB);
-    if (from) from += 4 * PL_PAGE;
+    if (type == PL_Q4_0) from += 4 * PL_PAGE;
   }
-  switch (nq) {
-    case 1:
-      tile(q, k, hd, scale, from, s, stride, ahead, type, 1, NB);
-      break;
-    case 2:
-      tile(q, k, hd, scale, from, s, stride, ahead, type, 2, NB);
-      break;
-    case 3:
-      tile(q, k, hd, scale, from, s, stride, ahead, type, 3, NB);
-      break;
-  }
+  PL_ROWS(nq, R, 4, tile(q, k, hd, scale, from, s, stride, ahead, type, R, NB))
 }
 
-void pl_qk_Q8_0_avx512(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                       float *s, const void *const *ahead) {
+PL_INLINE void blocks(const pl_q16 *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
+                      const float *from, float *s, int64_t stride, const void *const *ahead, const int type) {
+  int32_t b = 0;
   if (nq == 1)
-    for (; nb >= 4; nb -= 4, k += 4, ahead += 4, s += 4 * PL_PAGE)
-      tile(q, k, hd, scale, NULL, s, PL_CHUNK, ahead, PL_Q8_0, 1, 4);
-  for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)
-    rows(q, nq, k, hd, scale, NULL, s, PL_CHUNK, ahead, PL_Q8_0, 2);
-  if (nb) rows(q, nq, k, hd, scale, NULL, s, PL_CHUNK, ahead, PL_Q8_0, 1);
+    for (; b + 4 <= nb; b += 4)
+      tile(q, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 1, 4);
+  for (; b + 2 <= nb; b += 2)
+    rows(q, nq, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 2);
+  if (b < nb)
+    rows(q, nq, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 1);
 }
-
-void pl_qk_Q4_0_avx512(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                       float *s, const void *const *ahead) {
-  enum { ROWS = 64 };
-  pl_offsets offsets;
-  float from[ROWS * PL_PAGE];
-  const void *block = &offsets;
-  pl_gather_offsets(k, nb, hd, &offsets);
-  for (int32_t r = 0; r < nq; r += ROWS) {
-    const pl_q16 *x = (const pl_q16 *)q + (int64_t)r * (hd / 32);
-    int32_t n = nq - r < ROWS ? nq - r : ROWS, b = 0;
-    rows(x, n, &block, hd, 0, NULL, from, PL_PAGE, &block, PL_Q8_0, 1);
-    for (; b + 2 <= nb; b += 2)
-      rows(x, n, k + b, hd, scale, from + b, s + r * PL_CHUNK + b * PL_PAGE, PL_CHUNK, ahead + b, PL_Q4_0, 2);
-    if (b < nb)
-      rows(x, n, k + b, hd, scale, from + b, s + r * PL_CHUNK + b * PL_PAGE, PL_CHUNK, ahead + b, PL_Q4_0, 1);
-  }
-}
+PL_QK_QUANT(avx512)

@@ -1,5 +1,4 @@
 #include <immintrin.h>
-#include <string.h>
 
 #include "kern/tile.h"
 

@@ -1,5 +1,4 @@
 #include "kern/neon/attn.h"
-#include "kern/offsets.h"
 
 /* Four values, quad g (0..7) of block b, of keys 4i .. 4i+3, side by side; codes of Q4_0 are not yet less 8. */
 PL_INLINE int8x16_t keys(const uint8_t *codes, int32_t b, int g, int i, const int type) {
@@ -19,10 +18,11 @@ PL_INLINE int32x4_t dot_lane(int32x4_t sum, int8x16_t k, int8x16_t x, int lane) 
  * (or, where that is 0, left as it is). A query's two bytes are summed apart: c = 256 hi + lo. */
 PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const uint8_t *ahead, const int type, const int R) {
-  const int32_t n = hd / 32, bytes = hd * PL_PAGE / (type == PL_Q8_0 ? 1 : 2), lines = type == PL_Q8_0 ? 9 : 6;
+  const int32_t n = hd / 32, lines = fetched(type);
+  const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   float32x4_t acc[2][4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) acc[r][h] =
-      vdupq_n_f32(from ? from[r * PL_PAGE] : 0);
+      vdupq_n_f32(type == PL_Q4_0 ? from[r * PL_PAGE] : 0);
   for (int32_t b = 0; b < n; b++) {
     int32x4_t hi[2][4], lo[2][4];
     PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) {
@@ -56,34 +56,5 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
       vst1q_f32(s + r * stride + 4 * h, scale != 0 ? vmulq_n_f32(acc[r][h], q[r * n].d * scale) : acc[r][h]);
 }
 
-PL_INLINE void rows(const pl_q16 *q, int32_t nq, const uint8_t *k, int32_t hd, float scale, const float *from,
-                    float *s, int64_t stride, const uint8_t *ahead, const int type) {
-  const int32_t n = hd / 32;
-  for (; nq >= 2; nq -= 2, q += 2 * n, s += 2 * stride, ahead = k) {
-    tile(q, k, hd, scale, from, s, stride, ahead, type, 2);
-    if (from) from += 2 * PL_PAGE;
-  }
-  if (nq == 1) tile(q, k, hd, scale, from, s, stride, ahead, type, 1);
-}
-
-void pl_qk_Q8_0_dotprod(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                        float *s, const void *const *ahead) {
-  for (int32_t b = 0; b < nb; b++)
-    rows(q, nq, k[b], hd, scale, NULL, s + b * PL_PAGE, PL_CHUNK, ahead[b], PL_Q8_0);
-}
-
-void pl_qk_Q4_0_dotprod(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale,
-                        float *s, const void *const *ahead) {
-  enum { ROWS = 64 };
-  pl_offsets offsets;
-  const uint8_t *block = (const uint8_t *)&offsets;
-  float from[ROWS * PL_PAGE];
-  pl_gather_offsets(k, nb, hd, &offsets);
-  for (int32_t r = 0; r < nq; r += ROWS) {
-    const pl_q16 *x = (const pl_q16 *)q + (int64_t)r * (hd / 32);
-    int32_t n = nq - r < ROWS ? nq - r : ROWS;
-    rows(x, n, block, hd, 0, NULL, from, PL_PAGE, block, PL_Q8_0);
-    for (int32_t b = 0; b < nb; b++)
-      rows(x, n, k[b], hd, scale, from + b, s + r * PL_CHUNK + b * PL_PAGE, PL_CHUNK, ahead[b], PL_Q4_0);
-  }
-}
+PL_QK_BLOCKS(2)
+PL_QK_QUANT(dotprod)

@@ -3,10 +3,7 @@
 #define PL_NEON_ATTN_H
 #include <arm_neon.h>
 
-#include "kern/tile.h"
-
-/* Bytes of a value of the float types. */
-PL_INLINE int64_t width(const int type) { return type == PL_F32 ? 4 : 2; }
+#include "kern/attn.h"
 
 /* 4 values of a float type. */
 PL_INLINE float32x4_t widen4(const uint8_t *p, const int type) {

@@ -7,9 +7,9 @@ PL_INLINE void tile(const float *p, const void *const *v, int32_t j0, int32_t j1
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int i = 0; i < ND; i++) acc[r][i] =
       vld1q_f32(o + (int64_t)r * hdp + d + 4 * i);
   while (j0 < j1) {
-    int32_t end = (j0 / PL_PAGE + 1) * PL_PAGE < j1 ? (j0 / PL_PAGE + 1) * PL_PAGE : j1;
-    const uint8_t *row = (const uint8_t *)v[j0 / PL_PAGE] + ((int64_t)(j0 % PL_PAGE) * hdp + d) * width(type);
-    const uint8_t *next = (const uint8_t *)ahead[j0 / PL_PAGE] + ((int64_t)(j0 % PL_PAGE) * hdp + d) * width(type);
+    const int32_t page = j0 / PL_PAGE, end = page_end(j0, j1);
+    const int64_t at = ((int64_t)(j0 % PL_PAGE) * hdp + d) * width(type);
+    const uint8_t *row = (const uint8_t *)v[page] + at, *next = (const uint8_t *)ahead[page] + at;
     for (; j0 < end; j0++, row += hdp * width(type), next += hdp * width(type)) {
       PL_UNROLL for (int i = 0; i < 4 * ND * width(type); i += 64) fetch(next, i / 64);
       PL_UNROLL for (int i = 0; i < ND; i++) {
@@ -32,28 +32,6 @@ PL_INLINE void rows(const float *p, const void *const *v, int32_t j0, int32_t j1
   for (; d < hdp; d += 8) tile(p, v, j0, j1, hdp, d, o, ahead, type, R, 2);
 }
 
-PL_INLINE void av(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, float *o,
-                  const void *const *ahead, const int type) {
-  for (; nq >= 8; nq -= 8, p += 8 * PL_CHUNK, o += 8 * hdp, ahead = v) rows(p, v, j0, j1, hdp, o, ahead, type, 8);
-  for (; nq >= 4; nq -= 4, p += 4 * PL_CHUNK, o += 4 * hdp, ahead = v) rows(p, v, j0, j1, hdp, o, ahead, type, 4);
-  switch (nq) {
-    case 1:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 1);
-      break;
-    case 2:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 2);
-      break;
-    case 3:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 3);
-      break;
-  }
-}
-
-#define AV(type)                                                                                                  \
-  void pl_av_##type##_neon(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, \
-                           float *o, const void *const *ahead) {                                                  \
-    av(p, nq, v, j0, j1, hdp, o, ahead, PL_##type);                                                               \
-  }
-AV(F32)
-AV(F16)
-AV(BF16)
+PL_AV(F32, neon, 8, 4)
+PL_AV(F16, neon, 8, 4)
+PL_AV(BF16, neon, 8, 4)

@@ -23,14 +23,13 @@ PL_INLINE float32x4x4_t values(const uint8_t *block, int i, const int type) {
  * registers while the keys go by. */
 PL_INLINE void tile(const float *p, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, int32_t b, float *o,
                     const void *const *ahead, const int type, const int R, const int i0, const int NH) {
-  const int64_t row_bytes = type == PL_Q8_0 ? hdp : hdp / 2, block_bytes = type == PL_Q8_0 ? 32 : 16;
-  const int32_t lines = type == PL_Q8_0 ? 9 : 6;
+  const int64_t row_bytes = code_bytes(type, hdp), block_bytes = code_bytes(type, 32);
   float32x4_t acc[4][8];
   float *y = o + 32 * b + 16 * i0;
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int i = 0; i < 4 * NH; i++) acc[r][i] =
       vld1q_f32(y + (int64_t)r * hdp + 4 * i);
   while (j0 < j1) {
-    const int32_t page = j0 / PL_PAGE, end = (page + 1) * PL_PAGE < j1 ? (page + 1) * PL_PAGE : j1;
+    const int32_t page = j0 / PL_PAGE, end = page_end(j0, j1);
     const uint8_t *block = v[page], *d = block + PL_PAGE * row_bytes + b * PL_PAGE * 2;
     float w[4][PL_PAGE]; /* scores times scales */
     PL_UNROLL for (int h = 0; h < 4; h++) {
@@ -38,7 +37,7 @@ PL_INLINE void tile(const float *p, const void *const *v, int32_t j0, int32_t j1
       PL_UNROLL for (int r = 0; r < R; r++)
           vst1q_f32(w[r] + 4 * h, vmulq_f32(vld1q_f32(p + r * PL_CHUNK + page * PL_PAGE + 4 * h), scale));
     }
-    for (int32_t i = 0; i < lines; i++) fetch(ahead[page], b * lines + i);
+    for (int i = 0; i < fetched(type); i++) fetch(ahead[page], b * fetched(type) + i);
     const uint8_t *row = block + j0 % PL_PAGE * row_bytes + b * block_bytes;
     for (int32_t j = j0 % PL_PAGE; j0 < end; j0++, j++, row += row_bytes) PL_UNROLL for (int h = 0; h < NH; h++) {
         float32x4x4_t x = values(row, i0 + h, type);
@@ -62,26 +61,5 @@ PL_INLINE void rows(const float *p, const void *const *v, int32_t j0, int32_t j1
   }
 }
 
-PL_INLINE void av(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, float *o,
-                  const void *const *ahead, const int type) {
-  for (; nq >= 4; nq -= 4, p += 4 * PL_CHUNK, o += 4 * hdp, ahead = v) rows(p, v, j0, j1, hdp, o, ahead, type, 4);
-  switch (nq) {
-    case 1:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 1);
-      break;
-    case 2:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 2);
-      break;
-    case 3:
-      rows(p, v, j0, j1, hdp, o, ahead, type, 3);
-      break;
-  }
-}
-
-#define AV(type)                                                                                                  \
-  void pl_av_##type##_neon(const float *p, int32_t nq, const void *const *v, int32_t j0, int32_t j1, int32_t hdp, \
-                           float *o, const void *const *ahead) {                                                  \
-    av(p, nq, v, j0, j1, hdp, o, ahead, PL_##type);                                                               \
-  }
-AV(Q8_0)
-AV(Q4_0)
+PL_AV(Q8_0, neon, 4, 4)
+PL_AV(Q4_0, neon, 4, 4)

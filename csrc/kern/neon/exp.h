@@ -6,7 +6,7 @@
 #include "kern/kern.h"
 
 static inline float32x4_t exp4(float32x4_t x) {
-  const float32x4_t lo = vdupq_n_f32(PL_EXP_LO), hi = vdupq_n_f32(89.0f);
+  const float32x4_t lo = vdupq_n_f32(PL_EXP_LO), hi = vdupq_n_f32(PL_EXP_HI);
   x = vbslq_f32(vcltq_f32(x, lo), lo, x); /* NaN stays */
   x = vbslq_f32(vcgtq_f32(x, hi), hi, x);
   float32x4_t n = vrndnq_f32(vmulq_n_f32(x, PL_LOG2E));

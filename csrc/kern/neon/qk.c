@@ -25,19 +25,8 @@ PL_INLINE void panels(const float *q, int32_t nq, const void *const *k, int32_t 
                       const void *const *ahead, const int type) {
   for (int32_t r = 0; r < nq; r += 4, s += 4 * PL_CHUNK, ahead = k) {
     const float *x = q + (int64_t)(r / 8 * hd) * 8 + r % 8;
-    switch (nq - r) {
-      case 1:
-        tile(x, k, hd, scale, s, ahead, type, 1, 1);
-        break;
-      case 2:
-        tile(x, k, hd, scale, s, ahead, type, 2, 1);
-        break;
-      case 3:
-        tile(x, k, hd, scale, s, ahead, type, 3, 1);
-        break;
-      default:
-        tile(x, k, hd, scale, s, ahead, type, 4, 1);
-    }
+    if (nq - r >= 4) tile(x, k, hd, scale, s, ahead, type, 4, 1);
+    PL_ROWS(nq - r, R, 4, tile(x, k, hd, scale, s, ahead, type, R, 1))
   }
 }
 
@@ -57,12 +46,9 @@ PL_INLINE void many(const float *q, int32_t nq, const uint8_t *k, int32_t hd, fl
 #define QK(type)                                                                                                 \
   void pl_qk_##type##_neon(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale, \
                            float *s, const void *const *ahead) {                                                 \
-    if (nq == 1)                                                                                                 \
+    if (nq <= 2)                                                                                                 \
       for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                             \
-        tile(q, k, hd, scale, s, ahead, PL_##type, 1, 2);                                                        \
-    if (nq == 2)                                                                                                 \
-      for (; nb >= 2; nb -= 2, k += 2, ahead += 2, s += 2 * PL_PAGE)                                             \
-        tile(q, k, hd, scale, s, ahead, PL_##type, 2, 2);                                                        \
+        PL_ROWS(nq, R, 3, tile(q, k, hd, scale, s, ahead, PL_##type, R, 2))                                      \
     for (; nb; nb--, k++, ahead++, s += PL_PAGE) {                                                               \
       if (PL_##type != PL_F32 && nq > 4 && hd <= WIDEST)                                                         \
         many(q, nq, k[0], hd, scale, s, ahead[0], PL_##type);                                                    \
