@@ -171,8 +171,8 @@ PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
 }
 
 /* Lookup of 16 bytes by the low nibbles of v, the high ones being zero. */
-PL_INLINE __m256i lookup(const int8_t *table, __m256i v) {
-  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), v);
+PL_INLINE __m256i lookup(const void *table, __m256i v) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), v);
 }
 
 /* sum += (|w|, sign(w) x) pairwise, and the pairs of those: |w| <= 128 and |x| <= 127, so one sum of two products fits
@@ -204,9 +204,17 @@ PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, i
   }
 }
 
-/* -zero * (sum of the block's activations) in every lane */
+/* -zero * (sum of the block's activations) in every lane, zero being 0 or a power of two: what makes up for unsigned
+ * codes */
 PL_INLINE __m256i zero_point(const pl_q8 *x, const int zero) {
-  return _mm256_slli_epi32(bcast4(&x->z), __builtin_ctz((unsigned)zero));
+  return zero ? _mm256_slli_epi32(bcast4(&x->z), __builtin_ctz((unsigned)zero)) : _mm256_setzero_si256();
+}
+
+/* Half of 8 E8M0 scales; the two smallest are subnormal. */
+PL_INLINE __m256 e8m0_half8(const uint8_t *p) {
+  __m256i e = bytes8(p), normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
 }
 
 PL_INLINE void load_tile(const float *y, const int32_t *at, __m256 acc[][2], const int NT) {

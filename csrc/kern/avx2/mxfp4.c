@@ -16,17 +16,9 @@ void pl_pack_MXFP4_avx2(const void *src, int64_t row_bytes, int32_t nr, int64_t 
     }
 }
 
-/* Half of 8 E8M0 scales; the two smallest are subnormal. */
-PL_INLINE __m256 e8m0_half8(const uint8_t *p) {
-  __m256i e = bytes8(p), normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
-  __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
-}
-
 /* Values plus 16 are unsigned, and four sums of two products of at most 28 * 127 fit in int16. */
 PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t stride, float *y, const int32_t *at,
                     const int NT) {
-  static const int8_t value[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   __m256 acc[4][2];
   load_tile(y, at, acc, NT);
@@ -38,8 +30,8 @@ PL_INLINE void tile(const uint8_t *w, int64_t k, const uint8_t *a, int64_t strid
       PL_UNROLL for (int g = 0; g < 4; g++) {
         __m256i w0 = load(w + 16 + g * 64), w1 = load(w + 16 + g * 64 + 32);
         if (hi) w0 = _mm256_srli_epi16(w0, 4), w1 = _mm256_srli_epi16(w1, 4);
-        w0 = lookup(value, _mm256_and_si256(w0, low));
-        w1 = lookup(value, _mm256_and_si256(w1, low));
+        w0 = lookup(values_e2m1_16, _mm256_and_si256(w0, low));
+        w1 = lookup(values_e2m1_16, _mm256_and_si256(w1, low));
         PL_UNROLL for (int t = 0; t < NT; t++) {
           __m256i x = quad(act(a, stride, t, b), 4 * hi + g);
           add_pairs(&sum[t][0], w0, x, g == 0);

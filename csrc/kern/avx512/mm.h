@@ -82,17 +82,23 @@ PL_INLINE __m512i zero_point(const pl_q8 *x, const int zero) {
 PL_INLINE __m512i low4(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 PL_INLINE __m512i high4(__m512i v) { return low4(_mm512_srli_epi16(v, 4)); }
 
+/* idot [NT] += quads g (lo) and 4 + g (hi) of codes . block b */
+PL_INLINE void dot_quads(__m512i lo, __m512i hi, int g, const uint8_t *a, int64_t stride, int64_t b,
+                         __m512i idot[], const int NT) {
+  PL_UNROLL for (int t = 0; t < NT; t++) {
+    const pl_q8 *x = act(a, stride, t, b);
+    idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
+    idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
+    PL_PIN(idot[t]);
+  }
+}
+
 /* idot [NT] += 4-bit codes (four nibble lines) . block b */
 PL_INLINE void dot_u4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
                       const int NT) {
   PL_UNROLL for (int g = 0; g < 4; g++) {
-    __m512i w = line(codes + g * 64), lo = low4(w), hi = high4(w);
-    PL_UNROLL for (int t = 0; t < NT; t++) {
-      const pl_q8 *x = act(a, stride, t, b);
-      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
-      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
-      PL_PIN(idot[t]);
-    }
+    __m512i w = line(codes + g * 64);
+    dot_quads(low4(w), high4(w), g, a, stride, b, idot, NT);
   }
 }
 
@@ -109,12 +115,7 @@ PL_INLINE void dot_u5(const uint8_t *codes, const uint8_t *a, int64_t stride, in
   PL_UNROLL for (int g = 0; g < 4; g++) {
     __m512i w = line(codes + 64 + g * 64);
     __m512i lo = _mm512_or_si512(low4(w), bit5(fifth, g)), hi = _mm512_or_si512(high4(w), bit5(fifth, 4 + g));
-    PL_UNROLL for (int t = 0; t < NT; t++) {
-      const pl_q8 *x = act(a, stride, t, b);
-      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
-      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
-      PL_PIN(idot[t]);
-    }
+    dot_quads(lo, hi, g, a, stride, b, idot, NT);
   }
 }
 
@@ -124,24 +125,17 @@ PL_INLINE void dot_table(const uint8_t *value, const uint8_t *codes, const uint8
   const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)value));
   PL_UNROLL for (int g = 0; g < 4; g++) {
     __m512i w = line(codes + g * 64);
-    __m512i lo = _mm512_shuffle_epi8(table, low4(w)), hi = _mm512_shuffle_epi8(table, high4(w));
-    PL_UNROLL for (int t = 0; t < NT; t++) {
-      const pl_q8 *x = act(a, stride, t, b);
-      idot[t] = _mm512_dpbusd_epi32(idot[t], lo, quad(x, g));
-      idot[t] = _mm512_dpbusd_epi32(idot[t], hi, quad(x, 4 + g));
-      PL_PIN(idot[t]);
-    }
+    dot_quads(_mm512_shuffle_epi8(table, low4(w)), _mm512_shuffle_epi8(table, high4(w)), g, a, stride, b, idot,
+              NT);
   }
 }
-static const uint8_t value_iq4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 PL_INLINE void dot_iq4(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
                        const int NT) {
-  dot_table(value_iq4, codes, a, stride, b, idot, NT);
+  dot_table(values_iq4_128, codes, a, stride, b, idot, NT);
 }
-static const uint8_t value_e2m1[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 PL_INLINE void dot_e2m1(const uint8_t *codes, const uint8_t *a, int64_t stride, int64_t b, __m512i idot[],
                         const int NT) {
-  dot_table(value_e2m1, codes, a, stride, b, idot, NT);
+  dot_table(values_e2m1_16, codes, a, stride, b, idot, NT);
 }
 
 /* Half of 16 E8M0 scales; the two smallest are subnormal. */

@@ -72,8 +72,12 @@ PL_INLINE void put_table(pl_pair *u, int j, int p, const uint8_t *codes, const u
     put_quad(u, j, 4 + g, p, _mm512_shuffle_epi8(table, high4(w)));
   }
 }
-PL_INLINE void put_iq4(pl_pair *u, int j, int p, const uint8_t *codes) { put_table(u, j, p, codes, value_iq4); }
-PL_INLINE void put_e2m1(pl_pair *u, int j, int p, const uint8_t *codes) { put_table(u, j, p, codes, value_e2m1); }
+PL_INLINE void put_iq4(pl_pair *u, int j, int p, const uint8_t *codes) {
+  put_table(u, j, p, codes, values_iq4_128);
+}
+PL_INLINE void put_e2m1(pl_pair *u, int j, int p, const uint8_t *codes) {
+  put_table(u, j, p, codes, values_e2m1_16);
+}
 
 /* Blocks of scales and codes with a fixed zero, as PL_TILE_ZERO has them. */
 #define PL_PAIR_ZERO(type, BLOCK, SCALE, CODES, ZERO, PUT)            \

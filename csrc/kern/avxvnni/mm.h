@@ -1,57 +1,11 @@
 /* mm.h: what the AVX-VNNI matrix kernels share.
  *
- * Panels are those of the AVX2 room (csrc/kern/avx2/mm.h), packed by its kernels: a line of 64 bytes is two registers,
- * "halves" of 8 rows of four codes. vpdpbusd multiplies unsigned codes with four broadcast bytes of the activation
+ * Panels and the pieces that handle them are those of the AVX2 room (csrc/kern/avx2/mm.h): a line of 64 bytes is two
+ * registers, "halves" of 8 rows of four codes. vpdpbusd multiplies unsigned codes with four broadcast bytes of the activation
  * and adds the four products to 8 exact int32 sums. Kernels of float weights stay those of the AVX2 room. */
 #ifndef PL_AVXVNNI_MM_H
 #define PL_AVXVNNI_MM_H
-#include <immintrin.h>
-
-#include "kern/ref/codes.h"
-#include "kern/tile.h"
-
-/* Keeps v in a register at this point: without it gcc reorders whole tiles and spills their accumulators. */
-#define PL_PIN(v) __asm__("" : "+x"(v))
-
-PL_INLINE __m256i load(const void *p) { return _mm256_loadu_si256(p); }
-
-/* Four bytes in every lane. */
-PL_INLINE __m256i bcast4(const void *p) {
-  int32_t v;
-  memcpy(&v, p, 4);
-  return _mm256_set1_epi32(v);
-}
-
-/* Quad q of an activation block in every lane. */
-PL_INLINE __m256i quad(const pl_q8 *x, int q) { return bcast4(x->q + 4 * q); }
-
-/* 8 half floats. */
-PL_INLINE __m256 half8(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
-
-/* 8 bytes as int32, unsigned ones as floats. */
-PL_INLINE __m256i bytes8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }
-PL_INLINE __m256i sbytes8(const void *p) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(p)); }
-PL_INLINE __m256 byte8(const void *p) { return _mm256_cvtepi32_ps(bytes8(p)); }
-
-/* Half of 8 E8M0 scales; the two smallest are subnormal. */
-PL_INLINE __m256 e8m0_half8(const uint8_t *p) {
-  __m256i e = bytes8(p), normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
-  __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
-}
-
-/* int32 in the range of int16, made pairs (a, b) of int16. */
-PL_INLINE __m256i pairs(__m256i a, __m256i b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); }
-
-/* acc = fma((float)idot, dw * da, acc) */
-PL_INLINE __m256 scaled(__m256i idot, __m256 dw, __m256 da, __m256 acc) {
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(idot), _mm256_mul_ps(dw, da), acc);
-}
-
-/* -zero * (sum of the block's activations) in every lane: what sums of unsigned codes start from */
-PL_INLINE __m256i zero_point(const pl_q8 *x, const int zero) {
-  return zero ? _mm256_slli_epi32(bcast4(&x->z), __builtin_ctz((unsigned)zero)) : _mm256_setzero_si256();
-}
+#include "kern/avx2/mm.h"
 
 /* ---- codes: quad q of the half of 8 rows whose first line is at p ---- */
 
@@ -62,8 +16,7 @@ PL_INLINE __m256i code_u4(const uint8_t *p, int q) {
 
 /* a line of 5th bits, then nibble lines */
 PL_INLINE __m256i code_u5(const uint8_t *p, int q) {
-  __m256i fifth = load(p), at4 = q <= 4 ? _mm256_slli_epi16(fifth, 4 - q) : _mm256_srli_epi16(fifth, q - 4);
-  return _mm256_or_si256(code_u4(p + 64, q), _mm256_and_si256(at4, _mm256_set1_epi8(16)));
+  return _mm256_or_si256(code_u4(p + 64, q), bit5(load(p), q));
 }
 
 /* two lines of upper bits, then nibble lines */
@@ -90,18 +43,9 @@ PL_INLINE __m256i code_u3(const uint8_t *p, int q) {
   return _mm256_or_si256(two, _mm256_and_si256(_mm256_srli_epi16(load(p + 128), q - 2), _mm256_set1_epi8(4)));
 }
 
-/* values of nibbles: value + 128 of IQ4 codes, value + 16 of E2M1 codes */
-PL_INLINE __m256i lookup(const uint8_t *table, __m256i v) {
-  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), v);
-}
-PL_INLINE __m256i code_iq4(const uint8_t *p, int q) {
-  static const uint8_t value[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-  return lookup(value, code_u4(p, q));
-}
-PL_INLINE __m256i code_e2m1(const uint8_t *p, int q) {
-  static const uint8_t value[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
-  return lookup(value, code_u4(p, q));
-}
+/* values of nibbles, made unsigned */
+PL_INLINE __m256i code_iq4(const uint8_t *p, int q) { return lookup(values_iq4_128, code_u4(p, q)); }
+PL_INLINE __m256i code_e2m1(const uint8_t *p, int q) { return lookup(values_e2m1_16, code_u4(p, q)); }
 
 /* idot [NT][2] += codes of quad q, which CODE finds at w . block b */
 #define PL_DOT_QUAD(CODE, w, q, b)                             \
@@ -123,20 +67,6 @@ PL_INLINE __m256i code_e2m1(const uint8_t *p, int q) {
     PL_DOT_QUAD(CODE, w, g, b);                                                                            \
     PL_DOT_QUAD(CODE, w, 4 + g, b);                                                                        \
   }
-
-PL_INLINE void load_tile(const float *y, const int32_t *at, __m256 acc[][2], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) {
-    acc[t][0] = _mm256_loadu_ps(y + at[t] * PL_PANEL);
-    acc[t][1] = _mm256_loadu_ps(y + at[t] * PL_PANEL + 8);
-  }
-}
-
-PL_INLINE void store_tile(float *y, const int32_t *at, __m256 acc[][2], const int NT) {
-  PL_UNROLL for (int t = 0; t < NT; t++) {
-    _mm256_storeu_ps(y + at[t] * PL_PANEL, acc[t][0]);
-    _mm256_storeu_ps(y + at[t] * PL_PANEL + 8, acc[t][1]);
-  }
-}
 
 /* ---- tiles ---- */
 

@@ -6,6 +6,10 @@
 /* What a code of a type with a table stands for: IQ4_NL and IQ4_XS; MXFP4 and NVFP4 (twice an E2M1 value). */
 static const int8_t values_iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 static const int8_t values_e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+/* The same plus 128, and plus 16: for instructions that multiply unsigned bytes with signed ones. */
+static const uint8_t values_iq4_128[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                           129, 141, 153, 166, 181, 197, 217, 241};
+static const uint8_t values_e2m1_16[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 
 /* Q4_0, Q4_1, IQ4_NL, IQ4_XS, MXFP4: low nibbles first, then high ones. */
 static inline void codes_nibbles(const uint8_t *qs /* [16] */, uint8_t *q) {
