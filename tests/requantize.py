@@ -13,10 +13,8 @@ from gguf.quants import quantize
 _KEPT = re.compile(r"norm|conv|ssm_a|ssm_d|ffn_gate_inp|altup_(predict|correct|router)|rope|position")
 
 
-def requantize(source: Path, target: Path, kind: str, experts: str | None = None) -> None:
-    """Write source to target with matrices in type `kind`, those of experts in `experts`, where the rows allow it."""
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
+def copy_keys(reader: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
+    """All metadata but the architecture, which the writer has been made with."""
     for key, f in reader.fields.items():
         if key.startswith("GGUF.") or key == "general.architecture":
             continue
@@ -24,6 +22,13 @@ def requantize(source: Path, target: Path, kind: str, experts: str | None = None
             writer.add_array(key, f.contents())
         else:
             writer.add_key_value(key, f.contents(), f.types[0])
+
+
+def requantize(source: Path, target: Path, kind: str, experts: str | None = None) -> None:
+    """Write source to target with matrices in type `kind`, those of experts in `experts`, where the rows allow it."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
+    copy_keys(reader, writer)
     for t in reader.tensors:
         data = np.array(t.data)
         name = experts if experts and "_exps" in t.name else kind
