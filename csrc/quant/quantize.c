@@ -29,6 +29,21 @@ static float limit(int32_t type) {
       return HALF_MAX * 16;
     case PL_Q8_0:
       return HALF_MAX * 127;
+    case PL_Q2_K:
+    case PL_Q3_K:
+    case PL_Q4_K:
+    case PL_Q5_K:
+      return HALF_MAX * 15;
+    case PL_Q6_K:
+      return HALF_MAX * 127;
+    case PL_IQ4_NL:
+    case PL_IQ4_XS:
+      return HALF_MAX * 113;
+    case PL_NVFP4:
+      return 2689.0f; /* 448 * 6 is the greatest */
+    case PL_TQ1_0:
+    case PL_TQ2_0:
+    case PL_Q1_0:
     case PL_Q4_1:
     case PL_Q5_1:
       return HALF_MAX;

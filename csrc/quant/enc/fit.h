@@ -9,6 +9,12 @@
 
 /* Included after a room's lanes.h. */
 
+/* The encoder of a type in this room. */
+#define PL_ENC_2(type, level) \
+  void pl_enc_##type##_##level(const float *x, const float *w, int64_t cols, int64_t n, void *dst)
+#define PL_ENC_1(type, level) PL_ENC_2(type, level)
+#define PL_ENC(type) PL_ENC_1(type, LEVEL)
+
 enum { LANES = 16 };
 /* Blocks with no value above this are zero: no scale that a half float holds (2^-24 and up) stands for such values. */
 #define ENC_TINY 0x1p-30f
@@ -47,11 +53,33 @@ PL_INLINE v16 enc_top(const v16 *x, int n, v16 *inv) {
   return top;
 }
 
-/* sum w x q and sum w q^2 for codes q of x [n] with this inverse scale; w NULL: ones. */
-PL_INLINE void enc_sums(const v16 *x, const v16 *w, int n, v16 inv, float lo, float hi, v16 *xq, v16 *qq) {
+/* What codes stand for: the whole numbers lo .. hi, or sixteen ascending values, each nearest up to its cut. */
+typedef struct {
+  float lo, hi;
+  const float *values, *cuts; /* NULL or [16] */
+} enc_book;
+
+/* Where in the sixteen values the one nearest to x is. */
+PL_INLINE v16 enc_find(v16 x, const float *cuts) {
+  v16 at = v_select(v_gt(x, v_set(cuts[7])), v_set(8), v_set(0));
+  for (int step = 4; step; step /= 2) {
+    v16 cut = v_lookup(cuts, v_add(at, v_set((float)(step - 1))));
+    at = v_add(at, v_select(v_gt(x, cut), v_set((float)step), v_set(0)));
+  }
+  return at;
+}
+
+/* The value of the book that is nearest to x. */
+PL_INLINE v16 enc_nearest(v16 x, const enc_book *book) {
+  if (book->values) return v_lookup(book->values, enc_find(x, book->cuts));
+  return enc_round(enc_clamp(x, book->lo, book->hi));
+}
+
+/* sum w x q and sum w q^2 for the q nearest to x [n] * inv; w NULL: ones. */
+PL_INLINE void enc_sums(const v16 *x, const v16 *w, int n, v16 inv, const enc_book *book, v16 *xq, v16 *qq) {
   v16 s = v_set(0), t = v_set(0);
   for (int i = 0; i < n; i++) {
-    v16 q = enc_codes(x[i], inv, lo, hi), wq = w ? v_mul(w[i], q) : q;
+    v16 q = enc_nearest(v_mul(x[i], inv), book), wq = w ? v_mul(w[i], q) : q;
     s = v_add(s, v_mul(wq, x[i]));
     t = v_add(t, v_mul(wq, q));
   }
@@ -59,13 +87,15 @@ PL_INLINE void enc_sums(const v16 *x, const v16 *w, int n, v16 inv, float lo, fl
   *qq = t;
 }
 
-/* x [n] ~ d * q, q in lo .. hi: the d that is best of n_edges starts, where the greatest value has the code edge[k]. */
-PL_INLINE v16 fit_scale(const v16 *x, const v16 *w, int n, float lo, float hi, const float *edge, int n_edges) {
+/* x [n] ~ d * q, q in the book: the d that is best of n_edges starts, where the greatest value is at edge[k], and of as
+ * many refits of it. */
+PL_INLINE v16 fit_scale(const v16 *x, const v16 *w, int n, const enc_book *book, const float *edge, int n_edges,
+                        int refits) {
   v16 inv, best = v_set(0), d = v_set(0);
   enc_top(x, n, &inv);
-  for (int k = 0; k < n_edges; k++) {
+  for (int k = 0; k < n_edges + refits; k++) {
     v16 xq, qq;
-    enc_sums(x, w, n, v_mul(inv, v_set(edge[k])), lo, hi, &xq, &qq);
+    enc_sums(x, w, n, k < n_edges ? v_mul(inv, v_set(edge[k])) : enc_inverse(d), book, &xq, &qq);
     v16 fit = enc_ratio(xq, qq), gain = v_mul(fit, xq); /* what the squared error is less than sum w x^2 */
     m16 better = v_gt(gain, best);
     best = v_select(better, gain, best);
@@ -96,20 +126,29 @@ PL_INLINE enc_affine enc_affine_sums(const v16 *y, const v16 *w, int n, v16 inv,
   return s;
 }
 
-/* The least-squares d and m of y ~ d * q + m, and by how much the squared error is less than sum w y^2. */
-PL_INLINE v16 enc_affine_solve(const enc_affine *s, v16 *d, v16 *m) {
+/* The least-squares d and m of y ~ d * q + m and by how much the squared error is less than
+ * sum w y^2; where most is given, with m at most that. */
+PL_INLINE v16 enc_affine_solve(const enc_affine *s, const v16 *most, v16 *d, v16 *m) {
   v16 det = v_sub(v_mul(s->w, s->qq), v_mul(s->q, s->q));
   v16 top = v_sub(v_mul(s->w, s->yq), v_mul(s->y, s->q));
   /* all codes alike: det is 0, or what rounding left of it */
   m16 ok = v_gt(det, v_mul(v_mul(s->w, s->qq), v_set(1e-6f)));
   *d = v_select(ok, v_div(top, v_select(ok, det, v_set(1))), v_set(0));
   *m = v_div(v_sub(s->y, v_mul(*d, s->q)), s->w);
-  return v_add(v_mul(*d, s->yq), v_mul(*m, s->y));
+  v16 gain = v_add(v_mul(*d, s->yq), v_mul(*m, s->y));
+  if (!most) return gain;
+  /* where m is held, d alone is fitted */
+  m16 held = v_gt(*m, *most);
+  v16 rest = v_sub(s->yq, v_mul(*most, s->q)), alone = enc_ratio(rest, s->qq);
+  v16 of_m = v_mul(*most, v_sub(v_add(s->y, s->y), v_mul(*most, s->w)));
+  *d = v_select(held, alone, *d);
+  *m = v_select(held, *most, *m);
+  return v_select(held, v_add(v_mul(alone, rest), of_m), gain);
 }
 
-/* The least of x [n], y = x less it, and 1 over the greatest of y, or 0 where it is tiny. */
-PL_INLINE v16 enc_range(const v16 *x, int n, v16 *y, v16 *inv) {
-  v16 lo = x[0], hi = x[0];
+/* The least of x [n] (and 0, if asked for), y = x less it, and 1 over the greatest of y, or 0 where it is tiny. */
+PL_INLINE v16 enc_range(const v16 *x, int n, int zero, v16 *y, v16 *inv) {
+  v16 lo = zero ? v_min(x[0], v_set(0)) : x[0], hi = x[0];
   for (int i = 1; i < n; i++) {
     lo = v_min(lo, x[i]);
     hi = v_max(hi, x[i]);
@@ -121,15 +160,27 @@ PL_INLINE v16 enc_range(const v16 *x, int n, v16 *y, v16 *inv) {
   return lo;
 }
 
-/* x [n] ~ d * q + m, q in 0 .. hi: the best of n_edges starts, at which the block's range is edge[k] codes wide and as
- * much of it lies below 0 as above hi. y [n] is working memory. */
-PL_INLINE v16 fit_affine(const v16 *x, const v16 *w, int n, float hi, const float *edge, int n_edges, v16 *y,
-                         v16 *min) {
-  v16 inv, lo = enc_range(x, n, y, &inv), best = v_set(-1), d = v_set(0), m = v_set(0);
-  for (int k = 0; k < n_edges; k++) {
-    v16 fit, base;
-    enc_affine s = enc_affine_sums(y, w, n, v_mul(inv, v_set(edge[k])), v_set((hi - edge[k]) * 0.5f), hi);
-    v16 gain = enc_affine_solve(&s, &fit, &base);
+/* Where fit_affine starts: the block's range is first, first + step, ... codes wide, n widths, each (if sides is 3) so that
+ * what is too wide or too narrow lies above the codes, on both sides, or below them, or (if it is 1) on both sides. */
+typedef struct {
+  float first, step;
+  int n, sides;
+} enc_grid;
+
+/* x [n] ~ d * q + m, q in 0 .. hi, and m at most 0 if `below`: the best of the grid, and of so many refits of it. y [n] is working
+ * memory. */
+PL_INLINE v16 fit_affine(const v16 *x, const v16 *w, int n, float hi, int below, const enc_grid *grid, int refits,
+                         v16 *y, v16 *min) {
+  v16 inv, lo = enc_range(x, n, below, y, &inv), best = v_set(-1), d = v_set(0), m = v_set(0);
+  v16 most = v_sub(v_set(0), lo);
+  int starts = grid->n * grid->sides;
+  for (int k = 0; k < starts + refits; k++) {
+    float width = grid->first + grid->step * (float)(k / grid->sides);
+    float part = grid->sides == 1 ? 0.5f : 0.5f * (float)(k % grid->sides);
+    v16 by = k < starts ? v_mul(inv, v_set(width)) : enc_inverse(d), fit, base;
+    v16 shift = k < starts ? v_set((hi - width) * part) : v_sub(v_set(0), v_mul(m, by));
+    enc_affine s = enc_affine_sums(y, w, n, by, shift, hi);
+    v16 gain = enc_affine_solve(&s, below ? &most : NULL, &fit, &base);
     m16 better = v_gt(gain, best);
     best = v_select(better, gain, best);
     d = v_select(better, fit, d);
@@ -139,16 +190,37 @@ PL_INLINE v16 fit_affine(const v16 *x, const v16 *w, int n, float hi, const floa
   return d;
 }
 
+/* The sum, or the greatest, of each `group` lanes, in all of them. */
+PL_INLINE v16 enc_group_sum(v16 x, int group) {
+  float a[LANES];
+  v_store(a, x);
+  for (int l = 0; l < LANES; l += group) {
+    float s = a[l];
+    for (int i = 1; i < group; i++) s += a[l + i];
+    for (int i = 0; i < group; i++) a[l + i] = s;
+  }
+  return v_load(a);
+}
+PL_INLINE v16 enc_group_max(v16 x, int group) {
+  float a[LANES];
+  v_store(a, x);
+  for (int l = 0; l < LANES; l += group) {
+    float s = a[l];
+    for (int i = 1; i < group; i++) s = a[l + i] > s ? a[l + i] : s;
+    for (int i = 0; i < group; i++) a[l + i] = s;
+  }
+  return v_load(a);
+}
+
 /* ---- blocks to lanes ---- */
 
 /* Sixteen blocks of a run of them, from the one at `first`; those past the end repeat its first. */
 typedef struct {
   const float *x[LANES], *w[LANES];
-  uint8_t *dst[LANES];
   int live;
 } enc_group;
 
-/* Blocks of n values, bytes long in dst (sub-blocks of them: bytes 0); the weights are those of the columns. */
+/* Blocks (or sub-blocks) of n values; the weights are those of the columns. */
 PL_INLINE enc_group enc_take(const float *x, const float *w, int64_t cols, int64_t n, int64_t first,
                              int64_t last) {
   enc_group g;

@@ -1,0 +1,4 @@
+#include "kern/ref/lanes.h"
+
+#define LEVEL ref
+#include "quant/enc/table.h"
