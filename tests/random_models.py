@@ -64,18 +64,38 @@ ALL_NORMS = {"attn_q_norm": HEADS * HEAD, "attn_k_norm": KV * HEAD}
 CHOICE = {"exp_probs_b": N_EXPERT}  # a bias without a matrix
 BY_SIGMOID = {**EXPERT_KEYS, "expert_shared_count": 1, "expert_gating_func": 2, "expert_weights_scale": 1.5}
 DENSE_FIRST = {"leading_dense_block_count": 1}
-SPARSE = ATTENTION | EXPERTS | SHARED_EXPERT
+SPARSE_ONLY = EXPERTS | SHARED_EXPERT
+SPARSE = ATTENTION | SPARSE_ONLY
 #: after one dense layer
 AFTER_ONE = [ATTENTION | GLU, *[SPARSE] * (LAYERS - 1)]
 GROUPS = {"expert_group_count": 3, "expert_group_used_count": 2}
 #: a layer that guesses further tokens, after the others
 NEXTN = SPARSE | {"nextn.eh_proj": (D, 2 * D)}
 CONV = {"shortconv.in_proj": (3 * D, D), "shortconv.conv": (D, 3), "shortconv.out_proj": (D, D)}
+D_INNER, N_STATE, N_GROUP, N_DT = 2 * D, 16, 2, 8
+SSM = {
+    "ssm_in": (2 * D_INNER + 2 * N_GROUP * N_STATE + N_DT, D),
+    "ssm_conv1d": (D_INNER + 2 * N_GROUP * N_STATE, 4),
+    "ssm_out": (D, D_INNER),
+}
+SSM_KEYS = {
+    "ssm.conv_kernel": 4, "ssm.inner_size": D_INNER, "ssm.state_size": N_STATE, "ssm.group_count": N_GROUP,
+    "ssm.time_step_rank": N_DT,
+}  # fmt: skip
+NO_GATE = {
+    "ffn_gate_inp": (N_EXPERT, D), "ffn_latent_down": (D // 2, D), "ffn_latent_up": (D, D // 2),
+    "ffn_up_exps": (N_EXPERT, FF, D // 2), "ffn_down_exps": (N_EXPERT, D // 2, FF),
+    "ffn_up_shexp": (FF, D), "ffn_down_shexp": (D, FF),
+}  # fmt: skip
 SECTIONS = {"rope.dimension_sections": [3, 3, 2, 0]}
 
 #: architecture -> matrices (of all layers, or of each), norms, biases, and keys that are not the same for all; what
 #: follows "+" in a name is only to tell two models apart. qwen2vl: llama.cpp reads no epsilon there, and takes 0
 MODELS: dict[str, dict[str, Any]] = {
+    "apertus": {"matrices": ATTENTION | MLP, "vectors": HEAD_NORMS,
+                "file_keys": {"xielu.alpha_n": [0.8, 0.5, -0.3, 0.2, 0.1], "xielu.alpha_p": [0.3, -0.2, 0.4, 0.1, 0.5],
+                              "xielu.beta": [0.5] * 5, "xielu.eps": [-1e-6] * 5}},
+    "arcee": {"matrices": ATTENTION | MLP},
     "baichuan": {"matrices": [ATTENTION | GLU] * 32},
     "bailingmoe": {"matrices": SPARSE, "keys": {**EXPERT_KEYS, "expert_shared_count": 1, "expert_weights_norm": True,
                                                 "leading_dense_block_count": 0}},
@@ -84,6 +104,7 @@ MODELS: dict[str, dict[str, Any]] = {
                     "keys": BY_SIGMOID | DENSE_FIRST | GROUPS | {"expert_weights_norm": True,
                                                                  "rope.dimension_count": 8}},
     "chatglm": {"matrices": FUSED | GATE_UP, "biases": ["attn_qkv"], "keys": {"rope.dimension_count": 8}},
+    "codeshell": {"matrices": FUSED | MLP, "biases": [*FUSED, *MLP], "layer_norm": True, "norm_biases": True},
     "command-r": {"matrices": ATTENTION | GLU, "norms": ["attn_norm"], "layer_norm": True, "tied": True,
                   "keys": {"logit_scale": 4.0}},
     "deepseek2": {"matrices": MLA | EXPERTS | SHARED_EXPERT, "n_kv": 1,
@@ -91,6 +112,8 @@ MODELS: dict[str, dict[str, Any]] = {
                   "keys": MLA_KEYS | EXPERT_KEYS | YARN | {
                       "rope.dimension_count": ROT, "leading_dense_block_count": 0, "expert_shared_count": 1,
                       "expert_gating_func": 1, "expert_weights_scale": 1.5}},
+    "dbrx": {"matrices": FUSED | EXPERTS, "norms": ["attn_norm", "attn_output_norm"], "layer_norm": True,
+             "keys": {**EXPERT_KEYS, "attention.clamp_kqv": 0.8}},
     "deepseek": {"matrices": AFTER_ONE, "keys": EXPERT_KEYS | DENSE_FIRST | {"expert_shared_count": 1,
                                                                              "expert_weights_scale": 1.5}},
     "deepseek2+groups": {"matrices": MLA | EXPERTS | SHARED_EXPERT, "n_kv": 1, "sparse_biases": CHOICE,
@@ -108,12 +131,20 @@ MODELS: dict[str, dict[str, Any]] = {
     "exaone4": {"matrices": ATTENTION | GLU, "norms": POST, "vectors": HEAD_NORMS},
     "exaone4+windows": {"matrices": [ATTENTION | GLU] * 64, "norms": POST, "vectors": HEAD_NORMS,
                         "keys": {"attention.sliding_window": 8, "attention.sliding_window_pattern": 4}},
+    "exaone-moe": {"matrices": [*AFTER_ONE, ATTENTION | GLU | {"nextn.eh_proj": (D, 2 * D)}], "vectors": HEAD_NORMS, "sparse_biases": CHOICE,
+                   "nextn": {"nextn.enorm": D, "nextn.hnorm": D},
+                   "keys": BY_SIGMOID | DENSE_FIRST | {"attention.sliding_window": 8, "nextn_predict_layers": 1,
+                                                       "expert_weights_norm": True}},
     "glm4": {"matrices": ATTENTION | GATE_UP, "norms": SANDWICH, "biases": QKV_BIAS,
              "keys": {"rope.dimension_count": 8}},
     "glm4moe": {"matrices": [*AFTER_ONE, NEXTN], "norms": ["attn_norm", "post_attention_norm"], "biases": QKV_BIAS,
                 "vectors": HEAD_NORMS, "sparse_biases": CHOICE, "nextn": {"nextn.enorm": D, "nextn.hnorm": D},
                 "keys": BY_SIGMOID | DENSE_FIRST | {"expert_weights_norm": True, "rope.dimension_count": 8,
                                                     "nextn_predict_layers": 1}},
+    "granitehybrid": {"matrices": [SSM | SPARSE_ONLY, ATTENTION | SPARSE_ONLY, SSM | SPARSE_ONLY], "n_kv": [0, KV, 0],
+                      "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25,
+                               "attention.scale": 0.2, "rope.scaling.finetuned": False,
+                               "expert_shared_feed_forward_length": FF, **EXPERT_KEYS, **SSM_KEYS}},
     "granitemoe": {"matrices": ATTENTION | EXPERTS,
                    "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25, "attention.scale": 0.2,
                             **EXPERT_KEYS}},
@@ -125,6 +156,10 @@ MODELS: dict[str, dict[str, Any]] = {
                 "n_kv": [0, KV, 0, 0, KV], "vectors": HEAD_NORMS, "last_norm": "token_embd_norm",
                 "sparse_biases": CHOICE,
                 "keys": {**EXPERT_KEYS, "expert_gating_func": 2, "shortconv.l_cache": 3} | DENSE_FIRST},
+    "jais2": {"matrices": ATTENTION | MLP, "biases": [*ATTENTION, *MLP], "layer_norm": True, "norm_biases": True},
+    "maincoder": {"matrices": ATTENTION | GLU, "vectors": HEAD_NORMS},
+    "mellum": {"matrices": ATTENTION | EXPERTS, "vectors": HEAD_NORMS,
+               "keys": EXPERT_KEYS | YARN | {"attention.sliding_window": 8}},
     "minicpm": {"matrices": ATTENTION | GLU,
                 "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25}},
     "minimax-m2": {"matrices": ATTENTION | EXPERTS, "vectors": ALL_NORMS, "sparse_biases": CHOICE,
@@ -132,20 +167,36 @@ MODELS: dict[str, dict[str, Any]] = {
     "mistral3": {"matrices": ATTENTION | GLU,
                  "keys": YARN | {"rope.scaling.yarn_log_multiplier": 0.7, "attention.temperature_scale": 0.3,
                                  "rope.scaling.original_context_length": 16}},
+    "nemotron": {"matrices": ATTENTION | MLP, "layer_norm": True, "norm_biases": True,
+                 "keys": {"rope.dimension_count": 8}},
+    "nemotron_h": {"matrices": [SSM, MLP, ATTENTION, MLP, SSM], "norms": ["attn_norm"], "n_kv": [0, 0, KV, 0, 0],
+                   "layer_norm": True, "n_ff": [0, FF, 0, FF, 0], "keys": SSM_KEYS},
+    "nemotron_h_moe": {"matrices": [SSM, NO_GATE, ATTENTION, NO_GATE, SSM], "norms": ["attn_norm"],
+                       "n_kv": [0, 0, KV, 0, 0], "layer_norm": True, "n_ff": [0, FF, 0, FF, 0], "sparse_biases": CHOICE,
+                       "keys": SSM_KEYS | BY_SIGMOID | {"expert_shared_feed_forward_length": FF,
+                                                        "moe_latent_size": D // 2, "expert_weights_norm": True}},
+    "olmo": {"matrices": ATTENTION | GLU, "norms": [], "last_norm": "", "layer_norm": True,
+             "keys": {"attention.clamp_kqv": 0.8}},
     "olmo2+windows": {"matrices": ATTENTION | GLU, "norms": POST, "vectors": ALL_NORMS,
                       "keys": YARN | {"attention.sliding_window": 8,
                                       "attention.sliding_window_pattern": [True, True, False, True, False]}},
     "olmoe": {"matrices": dict.fromkeys(ATTENTION, (D, D)) | EXPERTS, "keys": EXPERT_KEYS, "n_kv": HEADS,
               "vectors": {"attn_q_norm": D, "attn_k_norm": D}},
     "orion": {"matrices": ATTENTION | GLU, "layer_norm": True, "norm_biases": True},
+    "pangu-embedded": {"matrices": ATTENTION | GLU, "biases": [*QKV_BIAS, "attn_output"]},
     "phi2": {"matrices": ATTENTION | MLP, "norms": ["attn_norm"], "biases": [*ATTENTION, *MLP], "layer_norm": True,
              "norm_biases": True, "head_bias": True, "keys": {"rope.dimension_count": 8}},
+    "plamo": {"matrices": ATTENTION | GLU, "norms": ["attn_norm"]},
     "qwen": {"matrices": {**FUSED, "attn_qkv": (3 * HEADS * HEAD, D), "ffn_gate": (FF // 2, D), "ffn_up": (FF // 2, D),
                           "ffn_down": (D, FF // 2)}, "biases": ["attn_qkv"], "n_kv": HEADS},
     "qwen2vl": {"matrices": ATTENTION | GLU, "biases": QKV_BIAS, "keys": SECTIONS, "eps": 1e-12},
     "qwen3vl": {"matrices": ATTENTION | GLU, "vectors": HEAD_NORMS, "keys": SECTIONS},
     "qwen3vlmoe": {"matrices": ATTENTION | EXPERTS, "vectors": HEAD_NORMS, "keys": SECTIONS | EXPERT_KEYS},
     "seed_oss": {"matrices": ATTENTION | GLU, "norms": ["attn_norm", "post_attention_norm"], "biases": QKV_BIAS},
+    "smallthinker": {"matrices": [ATTENTION | EXPERTS] * 5, "keys": {**EXPERT_KEYS, "attention.sliding_window": 4096,
+                                                                     "expert_gating_func": 2}},
+    "starcoder": {"matrices": FUSED | MLP, "biases": [*FUSED, *MLP], "layer_norm": True, "norm_biases": True,
+                  "positions": True},
     "starcoder2": {"matrices": ATTENTION | MLP, "biases": [*ATTENTION, *MLP], "layer_norm": True, "norm_biases": True},
     "xverse": {"matrices": ATTENTION | GLU},
 }  # fmt: skip
@@ -161,12 +212,14 @@ def write(name: str, path: Path) -> None:
     w.add_context_length(CTX)
     w.add_embedding_length(D)
     w.add_block_count(len(layers))
-    w.add_feed_forward_length(FF)
+    w.add_feed_forward_length(spec.get("n_ff", FF))
     w.add_head_count(HEADS)
     w.add_head_count_kv(spec.get("n_kv", KV))
     w.add_rope_dimension_count(keys.get("rope.dimension_count", HEAD))
     w.add_rope_freq_base(10000.0)
     (w.add_layer_norm_eps if spec.get("layer_norm") else w.add_layer_norm_rms_eps)(spec.get("eps", 1e-5))
+    for key, value in spec.get("file_keys", {}).items():
+        w.add_array(key, value)
     for key, value in keys.items():
         if isinstance(value, float):
             w.add_float32(f"{arch}.{key}", value)
@@ -197,7 +250,10 @@ def write(name: str, path: Path) -> None:
         w.add_tensor(name + ".bias", (0.25 * rng.standard_normal(n)).astype(np.float32))
 
     matrix("token_embd", N_VOCAB, D)
-    norm(spec.get("last_norm", "output_norm"))
+    if spec.get("positions"):
+        matrix("position_embd", CTX, D)
+    if spec.get("last_norm", "output_norm"):
+        norm(spec.get("last_norm", "output_norm"))
     if not spec.get("tied"):
         matrix("output", N_VOCAB, D)
     if spec.get("head_bias"):
@@ -210,6 +266,13 @@ def write(name: str, path: Path) -> None:
             if name in spec.get("biases", []):
                 bias(f"blk.{layer}.{name}", shape[0])
         vectors = {} if "shortconv.conv" in shapes else spec.get("vectors", {})
+        if "ssm_in" in shapes:
+            bias(f"blk.{layer}.ssm_conv1d", shapes["ssm_conv1d"][0])
+            bias(f"blk.{layer}.ssm_dt", N_DT)
+            w.add_tensor(f"blk.{layer}.ssm_a", -np.exp(rng.standard_normal((N_DT, 1))).astype(np.float32))
+            w.add_tensor(f"blk.{layer}.ssm_d", rng.standard_normal((N_DT, 1)).astype(np.float32))
+            gain = 1 + 0.2 * rng.standard_normal((N_GROUP, D_INNER // N_GROUP))
+            w.add_tensor(f"blk.{layer}.ssm_norm.weight", gain.astype(np.float32))
         if "nextn.eh_proj" in shapes:
             vectors = {**vectors, **spec["nextn"]}
         for name, n in vectors.items():

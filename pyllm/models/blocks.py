@@ -26,13 +26,13 @@ def plain_rope_table(g: Graph, hp: Hparams, theta: float, name: str) -> Value:
     return g.rope_table(*plain.rope_frequencies(), name=name)
 
 
-def windows(hp: Hparams, period: int) -> list[int]:
-    """The window of each layer: all have the file's but the last of each `period`, unless the file says which."""
+def windows(hp: Hparams, period: int, *, first: bool = False) -> list[int]:
+    """The window of each layer: all have the file's but the last of each `period` (the first), unless it says which."""
     pattern = "attention.sliding_window_pattern"
     if hp.keys.is_array(pattern):
         return [hp.sliding_window if flag else 0 for flag in hp.keys.flags(pattern)[: hp.n_layer]]
     period = hp.keys.integer(pattern, period)
-    return [hp.sliding_window if (i + 1) % period else 0 for i in range(hp.n_layer)]
+    return [hp.sliding_window if (i + (not first)) % period else 0 for i in range(hp.n_layer)]
 
 
 def norm(g: Graph, hp: Hparams, x: Value, name: str) -> Value:
@@ -49,7 +49,14 @@ def linear(g: Graph, x: Value, name: str, rows: int) -> Value:
 
 
 def qkv(g: Graph, hp: Hparams, x: Value, layer: int) -> list[Value]:
-    """q, k and v of x, from three matrices or from one."""
+    """q, k and v of x, from three matrices or from one, held within the bounds that the file may give."""
+    values = _qkv(g, hp, x, layer)
+    if not hp.keys.has("attention.clamp_kqv"):
+        return values
+    return [g.clamp(value, hp.keys.real("attention.clamp_kqv")) for value in values]
+
+
+def _qkv(g: Graph, hp: Hparams, x: Value, layer: int) -> list[Value]:
     blk = f"blk.{layer}."
     names = [f"{blk}attn_q", f"{blk}attn_k", f"{blk}attn_v"]
     rows = [hp.n_head * hp.head_dim_k, hp.n_head_kv * hp.head_dim_k, hp.n_head_kv * hp.head_dim_v]
@@ -117,7 +124,7 @@ def attention(
 def feed_forward(g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu") -> Value:
     """[T][n_embd] = down(act(gate(x)) * up(x)), or down(act(up(x))) where the file has no gate.
 
-    act: "silu", "gelu" (its tanh form) or "gelu_erf".
+    act: "silu", "gelu" (its tanh form), "gelu_erf" or "relu2" (the square of relu).
     """
     blk = f"blk.{layer}."
     gate: Value | None = None
@@ -131,11 +138,35 @@ def feed_forward(g: Graph, hp: Hparams, x: Value, layer: int, act: str = "silu")
     if act == "silu":
         assert gate is not None
         y = g.silu_mul(gate, up)
+    elif act == "relu2":
+        y = g.relu(up, up)
     elif gate is not None:
         y = g.gelu(gate, up, act == "gelu_erf")
     else:
         y = g.gelu(up, None, act == "gelu_erf")
     return linear(g, y, f"{blk}ffn_down", hp.n_embd)
+
+
+def router(g: Graph, hp: Hparams, x: Value, layer: int, gating: int, normalize: bool) -> Value:
+    """Each token's experts and their weights, by x [T][n_embd]: see Graph.route.
+
+    gating, normalize: what they are where the file does not say."""
+    blk, keys = f"blk.{layer}.", hp.keys
+    if not hp.n_expert:
+        raise ModelError(f"the file has tensors of experts, and {hp.architecture}.expert_count is missing or 0")
+    logits = linear(g, x, f"{blk}ffn_gate_inp", hp.n_expert)
+    gating = (keys.integer("expert_gating_func", 0, low=0, high=3) or gating + 1) - 1
+    normalize = keys.flag("expert_weights_norm", normalize)
+    bias = g.optional_vector(f"{blk}exp_probs_b.bias", hp.n_expert)
+    scale = keys.real("expert_weights_scale", 1.0)
+    return g.route(logits, hp.n_expert_used, gating, normalize, scale, bias, _groups(hp, gating))
+
+
+def expert_linear(g: Graph, hp: Hparams, x: Value, route: Value, name: str, rows: int, cols: int) -> Value:
+    """x by the matrices name_exps.weight [n_expert][rows][cols] (plus name_exps.bias) of each token's experts."""
+    weight, bias = g.experts(f"{name}_exps.weight", hp.n_expert, rows, cols), f"{name}_exps.bias"
+    biases = g.const(bias, g.flat(bias, hp.n_expert, rows)) if g.has(bias) else None
+    return g.linear_experts(x, weight, route, rows, biases)
 
 
 def moe(
@@ -151,27 +182,14 @@ def moe(
     """[T][n_embd]: the weighted sum of the SwiGLUs of each token's n_expert_used best experts, and of a shared expert
     where the file has one, through a gate where it has that.
 
-    gating, normalize: see Graph.route; what they are where the file does not say. clamp: (limit, alpha) of
-    Graph.swiglu_clamped, which then takes the place of SwiGLU."""
-    blk, keys = f"blk.{layer}.", hp.keys
-    if not hp.n_expert:
-        raise ModelError(f"the file has tensors of experts, and {hp.architecture}.expert_count is missing or 0")
-    n_ff = keys.integer("expert_feed_forward_length", hp.n_ff)
-    logits = linear(g, x, f"{blk}ffn_gate_inp", hp.n_expert)
-    gating = (keys.integer("expert_gating_func", 0, low=0, high=3) or gating + 1) - 1
-    normalize = keys.flag("expert_weights_norm", normalize)
-    bias = g.optional_vector(f"{blk}exp_probs_b.bias", hp.n_expert)
-    scale = keys.real("expert_weights_scale", 1.0)
-    route = g.route(logits, hp.n_expert_used, gating, normalize, scale, bias, _groups(hp, gating))
-
-    def experts(name: str, x: Value, rows: int, cols: int) -> Value:
-        weight, bias = g.experts(f"{blk}{name}_exps.weight", hp.n_expert, rows, cols), f"{blk}{name}_exps.bias"
-        biases = g.const(bias, g.flat(bias, hp.n_expert, rows)) if g.has(bias) else None
-        return g.linear_experts(x, weight, route, rows, biases)
-
-    gate, up = experts("ffn_gate", x, n_ff, hp.n_embd), experts("ffn_up", x, n_ff, hp.n_embd)
+    gating, normalize: see `router`. clamp: (limit, alpha) of Graph.swiglu_clamped, which then takes the place of
+    SwiGLU."""
+    blk = f"blk.{layer}."
+    n_ff = hp.keys.integer("expert_feed_forward_length", hp.n_ff)
+    route = router(g, hp, x, layer, gating, normalize)
+    gate, up = (expert_linear(g, hp, x, route, f"{blk}ffn_{k}", n_ff, hp.n_embd) for k in ("gate", "up"))
     y = g.swiglu_clamped(gate, up, *clamp) if clamp else g.silu_mul(gate, up)
-    y = experts("ffn_down", y, hp.n_embd, n_ff)
+    y = expert_linear(g, hp, y, route, f"{blk}ffn_down", hp.n_embd, n_ff)
     shared = share = None
     if g.has(f"{blk}ffn_gate_shexp.weight"):
         n_ff = g.rows_of(f"{blk}ffn_gate_shexp.weight")
