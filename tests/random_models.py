@@ -45,6 +45,17 @@ MLA = {
     "attn_v_b": (HEADS, VALUE, LATENT),
     "attn_output": (D, HEADS * VALUE),
 }
+EXPANDED = {
+    "attn_q_a": (LOW, D),
+    "attn_q_b": (HEADS * (PLAIN + ROT), LOW),
+    "attn_kv_a_mqa": (LATENT + ROT, D),
+    "attn_kv_b": (HEADS * (PLAIN + VALUE), LATENT),
+    "attn_output": (D, HEADS * VALUE),
+}
+EXPANDED_KEYS = {
+    "attention.key_length": PLAIN + ROT, "attention.value_length": VALUE, "attention.q_lora_rank": LOW,
+    "attention.kv_lora_rank": LATENT, "rope.dimension_count": ROT,
+}  # fmt: skip
 MLA_KEYS = {
     "attention.key_length": LATENT + ROT, "attention.value_length": LATENT, "attention.q_lora_rank": LOW,
     "attention.kv_lora_rank": LATENT, "attention.key_length_mla": PLAIN + ROT, "attention.value_length_mla": VALUE,
@@ -120,6 +131,10 @@ MODELS: dict[str, dict[str, Any]] = {
                          "vectors": {"attn_q_a_norm": LOW, "attn_kv_a_norm": LATENT},
                          "keys": MLA_KEYS | BY_SIGMOID | GROUPS | {
                              "rope.dimension_count": ROT, "leading_dense_block_count": 0, "expert_weights_norm": True}},
+    "deepseek2+expanded": {"matrices": EXPANDED | EXPERTS | SHARED_EXPERT, "n_kv": HEADS,
+                           "vectors": {"attn_q_a_norm": LOW, "attn_kv_a_norm": LATENT},
+                           "keys": EXPANDED_KEYS | EXPERT_KEYS | YARN | {
+                               "leading_dense_block_count": 0, "expert_shared_count": 1, "expert_gating_func": 1}},
     "dots1": {"matrices": [{k: (HEADS * HEAD, D) if k in ("attn_k", "attn_v") else v for k, v in layer.items()}
                            for layer in AFTER_ONE], "n_kv": HEADS, "vectors": HEAD_NORMS, "sparse_biases": CHOICE,
               "keys": BY_SIGMOID | DENSE_FIRST | {"expert_weights_norm": True}},
@@ -131,7 +146,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "exaone4": {"matrices": ATTENTION | GLU, "norms": POST, "vectors": HEAD_NORMS},
     "exaone4+windows": {"matrices": [ATTENTION | GLU] * 64, "norms": POST, "vectors": HEAD_NORMS,
                         "keys": {"attention.sliding_window": 8, "attention.sliding_window_pattern": 4}},
-    "exaone-moe": {"matrices": [*AFTER_ONE, ATTENTION | GLU | {"nextn.eh_proj": (D, 2 * D)}], "vectors": HEAD_NORMS, "sparse_biases": CHOICE,
+    "exaone-moe": {"matrices": [*AFTER_ONE, ATTENTION | GLU | {"nextn.eh_proj": (D, 2 * D)}],
+                   "vectors": HEAD_NORMS, "sparse_biases": CHOICE,
                    "nextn": {"nextn.enorm": D, "nextn.hnorm": D},
                    "keys": BY_SIGMOID | DENSE_FIRST | {"attention.sliding_window": 8, "nextn_predict_layers": 1,
                                                        "expert_weights_norm": True}},
@@ -162,6 +178,8 @@ MODELS: dict[str, dict[str, Any]] = {
                "keys": EXPERT_KEYS | YARN | {"attention.sliding_window": 8}},
     "minicpm": {"matrices": ATTENTION | GLU,
                 "keys": {"embedding_scale": 6.0, "residual_scale": 0.5, "logit_scale": 0.25}},
+    "minicpm3": {"matrices": EXPANDED | GLU, "n_kv": HEADS, "keys": EXPANDED_KEYS,
+                 "vectors": {"attn_q_a_norm": LOW, "attn_kv_a_norm": LATENT}},
     "minimax-m2": {"matrices": ATTENTION | EXPERTS, "vectors": ALL_NORMS, "sparse_biases": CHOICE,
                    "keys": {**EXPERT_KEYS, "expert_gating_func": 2, "rope.dimension_count": 8}},
     "mistral3": {"matrices": ATTENTION | GLU,
@@ -187,6 +205,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "phi2": {"matrices": ATTENTION | MLP, "norms": ["attn_norm"], "biases": [*ATTENTION, *MLP], "layer_norm": True,
              "norm_biases": True, "head_bias": True, "keys": {"rope.dimension_count": 8}},
     "plamo": {"matrices": ATTENTION | GLU, "norms": ["attn_norm"]},
+    "plm": {"matrices": {k: v for k, v in EXPANDED.items() if k not in ("attn_q_a", "attn_q_b")} | MLP | {
+        "attn_q": (HEADS * (PLAIN + ROT), D)}, "n_kv": HEADS, "keys": EXPANDED_KEYS, "tied": True,
+        "vectors": {"attn_kv_a_norm": LATENT}},
     "qwen": {"matrices": {**FUSED, "attn_qkv": (3 * HEADS * HEAD, D), "ffn_gate": (FF // 2, D), "ffn_up": (FF // 2, D),
                           "ffn_down": (D, FF // 2)}, "biases": ["attn_qkv"], "n_kv": HEADS},
     "qwen2vl": {"matrices": ATTENTION | GLU, "biases": QKV_BIAS, "keys": SECTIONS, "eps": 1e-12},
