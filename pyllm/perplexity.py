@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -280,7 +281,8 @@ class BaseWriter:
         with BaseWriter(path, chunks, n_vocab) as out:
             out.write(logits)
 
-    The file is there when the block ends without an exception. ValueError if chunks are missing by then.
+    The file is there when the block ends without an exception. ValueError if chunks are missing by then,
+    PerplexityError if the disk has too little room.
     """
 
     def __init__(self, path: str | os.PathLike[str], chunks: npt.NDArray[np.int32], n_vocab: int) -> None:
@@ -289,8 +291,15 @@ class BaseWriter:
         self._missing, n_ctx = chunks.shape
         self._rows = n_ctx - n_ctx // 2 - 1
         self._header = MAGIC + struct.pack("<Iii", n_ctx, n_vocab, len(chunks)) + chunks.astype("<i4").tobytes()
+        self._nbytes = len(self._header) + len(chunks) * self._rows * 2 * row_length(n_vocab)
 
     def __enter__(self) -> BaseWriter:
+        free = shutil.disk_usage(self.path.parent).free
+        if self._nbytes > free:
+            raise PerplexityError(
+                f"{self.path}: needs {self._nbytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there: take "
+                "fewer chunks (--chunks) or another disk"
+            )
         fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
         self._temporary = Path(name)
         self._file: BinaryIO = os.fdopen(fd, "wb")

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,21 @@ def test_a_base_of_another_vocabulary(tmp_path: Path) -> None:
         pytest.raises(PerplexityError, match="vocabulary of 6 tokens"),
     ):
         next(ppl.divergence(llm, base))
+
+
+def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size is known beforehand, to the byte."""
+    write_base(tmp_path / "base.dat", [[0, 1, 2, 3], [4, 5, 6, 7]], 9, [[1] * 9] * 2)
+    size = (tmp_path / "base.dat").stat().st_size
+    out = ppl.BaseWriter(tmp_path / "new.dat", np.arange(8, dtype=np.int32).reshape(2, 4), 9)
+    monkeypatch.setattr(ppl.shutil, "disk_usage", lambda path: SimpleNamespace(free=size - 1))
+    with pytest.raises(PerplexityError, match="fewer chunks"), out:
+        pass
+    monkeypatch.setattr(ppl.shutil, "disk_usage", lambda path: SimpleNamespace(free=size))
+    with out:
+        for _ in range(2):
+            out.write(np.zeros((1, 9), np.float32))
+    assert (tmp_path / "new.dat").stat().st_size == size
 
 
 def test_what_is_given_up_leaves_nothing(tmp_path: Path) -> None:
