@@ -77,7 +77,7 @@ def check(source: Path, target: Path, weights: dict[str, np.ndarray] | None = No
         return {name: t.type.name for name, t in b.tensors.items()}
 
 
-@pytest.mark.parametrize("mix", [m for m in MIXES if not m.startswith("IQ4")])
+@pytest.mark.parametrize("mix", MIXES)
 def test_mixes(wide: Path, tmp_path: Path, mix: str) -> None:
     """The bytes are the kernels', the metadata llama-quantize's, and the file runs."""
     target = tmp_path / "out.gguf"
@@ -138,6 +138,17 @@ def moe(folder: Path) -> Path:
     path = folder / "moe.gguf"
     random_models.write("granitemoe", path)
     return path
+
+
+def test_experts_of_mxfp4(tmp_path: Path) -> None:
+    source = moe(tmp_path)
+    quantize(source, tmp_path / "a.gguf", "mxfp4_moe")
+    types = check(source, tmp_path / "a.gguf")
+    assert types["blk.1.ffn_up_exps.weight"] == "MXFP4"
+    assert types["blk.1.attn_q.weight"] == types["token_embd.weight"] == "Q8_0"
+    assert types["blk.1.ffn_gate_inp.weight"] == "F32"
+    with pyllm.LLM(tmp_path / "a.gguf", n_ctx=64) as llm:
+        assert np.isfinite(llm.logits([5, 6, 7])).all()
 
 
 def test_imatrix_weighs_errors_by_channel_and_expert(tmp_path: Path) -> None:

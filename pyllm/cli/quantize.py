@@ -24,7 +24,7 @@ def add_parsers(commands: Any) -> None:
         "quantize",
         "write a model with its matrices in other types, as llama-quantize does",
         epilog="TYPE is one of: F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS "
-        "Q3_K_L Q3_K_M Q3_K_S Q2_K Q2_K_S MXFP4_MOE. Without OUT the file is called NAME-TYPE.gguf.",
+        "Q3_K_L Q3_K_M Q3_K_S Q2_K Q2_K_S MXFP4_MOE TQ2_0 TQ1_0. Without OUT the file is called NAME-TYPE.gguf.",
     )
     parser.add_argument(
         "words", nargs="+", metavar="IN [OUT] TYPE [THREADS]", help="a GGUF file (any part of a split one) or a name"

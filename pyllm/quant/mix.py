@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .._lib import ffi, lib
 from ..errors import ModelError
 from ..gguf import GGUFFile, TensorInfo, TypeInfo, tensor_types
 
@@ -38,7 +39,7 @@ MIXES: Final = {
         Mix("Q3_K_S", "Q3_K", 11), Mix("Q3_K_M", "Q3_K", 12), Mix("Q3_K_L", "Q3_K", 13),
         Mix("Q4_K_S", "Q4_K", 14), Mix("Q4_K_M", "Q4_K", 15), Mix("Q5_K_S", "Q5_K", 16), Mix("Q5_K_M", "Q5_K", 17),
         Mix("Q6_K", "Q6_K", 18), Mix("IQ4_NL", "IQ4_NL", 25), Mix("IQ4_XS", "IQ4_XS", 30),
-        Mix("MXFP4_MOE", "MXFP4", 38),
+        Mix("MXFP4_MOE", "MXFP4", 38), Mix("TQ1_0", "TQ1_0", 36), Mix("TQ2_0", "TQ2_0", 37),
     )
 }  # fmt: skip
 ALIASES: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
@@ -46,6 +47,7 @@ ALIASES: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4":
 #: Where rows are no multiple of a type's block: the type instead. Where that fits no better: F16.
 FALLBACKS: Final = {
     "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL",
+    "TQ1_0": "Q4_0", "TQ2_0": "Q4_0",
 }  # fmt: skip
 
 #: Matrices with one of these in their name stay as they are: small, or their errors weigh much.
@@ -180,11 +182,14 @@ def find_mix(name: str) -> Mix:
 
 def find_type(name: str) -> TypeInfo:
     """The tensor type of this name, in any case; ValueError if there is none to quantize to."""
-    types = {t.name: t for t in tensor_types().values()}
-    known = [*FLOATS[:3], *dict.fromkeys(m.type for m in MIXES.values() if m.type not in FLOATS)]
+    known = {
+        t.name: t
+        for t in tensor_types().values()
+        if lib.pl_quantize(t.id, ffi.NULL, 0, t.block, ffi.NULL, ffi.NULL) != lib.PL_E_TYPE
+    }
     if name.upper() not in known:
         raise ValueError(f"there is no quantization to type {name!r}: take one of {', '.join(known)}")
-    return types[name.upper()]
+    return known[name.upper()]
 
 
 def choose(
@@ -283,7 +288,7 @@ class _Chooser:
         if mix == "MXFP4_MOE":
             return "MXFP4" if len(tensor.shape) > 2 and tensor.shape[2] > 1 else "Q8_0"
         if name in EMBEDDINGS:
-            return None
+            return "Q4_K" if mix in ("TQ1_0", "TQ2_0") else None
         kind = _kind(name)
         if kind == "values":
             better = self._rule(_VALUES, kind, self.seen[kind], self.n_values)
