@@ -17,7 +17,6 @@ import pytest
 import pyllm
 from pyllm import perplexity as ppl
 from pyllm.cli import main
-from pyllm.cli import perplexity as command
 from pyllm.errors import PerplexityError
 from pyllm.tokenizer import Tokenizer
 
@@ -317,20 +316,39 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert found["kl_percentiles"]["Minimum"] <= found["kl_percentiles"]["Median"] < 1.3e-4
 
 
-def test_the_report_is_llama_perplexitys() -> None:
-    """Line for line what llama-perplexity --kl-divergence (llama.cpp 0c1e57098) printed about SmolLM2, but for the
-    numbers."""
-    lines = (Path(__file__).parent / "data" / "llama_perplexity.txt").read_text(encoding="utf-8").splitlines()
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=(100, 9)).astype(np.float32)
-    near = (base + 0.1 * rng.normal(size=base.shape)).astype(np.float32)
-    found = ppl.scores(near, np.zeros(100, np.int64), lambda rows: ppl.log_softmax(base[rows]))
-    own = [*command.table_lines(found, 1), "", *command.report(found).splitlines()]
+FLOAT32 = ["--compute", "f32", "-ctk", "f32", "-ctv", "f32"]
 
-    def masked(text: str) -> str:
-        return re.sub(r" +-?\d+\.(\d+)(?!%? +(KLD|Δp))", lambda m: f" {len(m[1])} digits", text)
 
-    assert [masked(line) for line in own] == [masked(line) for line in lines[:3] + lines[6:]]
+def alike(own: str, theirs: str) -> None:
+    """The same text with the same decimals, and numbers that differ by what float32 logits leave open."""
+    number = r"(-?\d+\.\d+)"
+    words, other_words = (re.split(r" *" + number, text.strip()) for text in (own, theirs))
+    assert len(words) == len(other_words)
+    for word, other in zip(words, other_words, strict=True):
+        if re.fullmatch(number, other):
+            decimals = len(other.split(".")[1])
+            assert len(word.split(".")[1]) == decimals
+            assert float(word) == pytest.approx(float(other), rel=5e-6, abs=1.5 * 10**-decimals + 3e-6), (word, other)
+        else:
+            assert word == other
+
+
+def test_output_and_file_are_llama_perplexitys(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """data/perplexity: text, tokens with BOS, perplexity and file of one model; divergence of another one from it."""
+    folder, models = data / "perplexity", data / "models"
+    own = tmp_path / "base.dat"
+    out = run(capsys, "-m", str(models / "llama_hd.gguf"), "-f", str(folder / "text.txt"), "-c", "48", "--chunks", "5",
+              "--kl-divergence-base", str(own), *FLOAT32)  # fmt: skip
+    alike(out, "\n".join(re.findall(r"^    (\[1\].*|Final .*)$", (folder / "README.md").read_text(), flags=re.M)))
+    with ppl.BaseFile(own) as mine, ppl.BaseFile(folder / "base.dat") as theirs:
+        assert (mine.n_ctx, mine.n_vocab) == (theirs.n_ctx, theirs.n_vocab) == (48, 512)
+        assert np.array_equal(mine.tokens, theirs.tokens)
+        for _ in range(len(mine.tokens)):
+            found, wanted = (file.read()(slice(None)) for file in (mine, theirs))
+            assert np.abs(found - wanted).max() < 16 / 65535 + 3e-5  # a code more or less
+    out = run(capsys, "-m", str(models / "qwen3.gguf"), "--kl-divergence", "--kl-divergence-base",
+              str(folder / "base.dat"), *FLOAT32)  # fmt: skip
+    alike(out, (folder / "divergence.txt").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
