@@ -93,6 +93,7 @@ def sentencepiece_model(tokens: list[str], scores: Any, types: list[int], metada
 
     out = b""
     for text, score, kind in zip(tokens, scores, types, strict=True):
+        text = text.replace(" ", "▁")  # which converters undo
         piece = blob(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score)
         out += blob(1, piece + (number(3, kind) if kind != 1 else b""))
     ids = {40: "unknown_token_id", 41: "bos_token_id", 42: "eos_token_id", 43: "padding_token_id"}

@@ -43,6 +43,20 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
         "num_hidden_layers": 3, "num_key_value_heads": 4, "n_routed_experts": 6, "n_shared_experts": 1, "n_group": 1,
         "topk_group": 1, "first_k_dense_replace": 1, "moe_intermediate_size": 32, "kv_lora_rank": 32, "q_lora_rank": 24,
         "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20, "routed_scaling_factor": 2.5}),
+    "deepseek2_yarn": ("DeepseekV2ForCausalLM", MOE | {
+        "num_hidden_layers": 3, "num_key_value_heads": 4, "n_routed_experts": 6, "n_shared_experts": 1, "n_group": 1,
+        "topk_group": 1, "first_k_dense_replace": 1, "moe_intermediate_size": 32, "kv_lora_rank": 32, "q_lora_rank": 24,
+        "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20, "routed_scaling_factor": 1.0,
+        "topk_method": "greedy", "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "beta_fast": 32, "beta_slow": 1,
+            "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 16}}),
+    "gemma2_scale": ("Gemma2ForCausalLM", {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 24}),
+    "gemma3_vision": ("Gemma3ForConditionalGeneration", {
+        "text_config": SMALL | {"head_dim": 16, "num_hidden_layers": 6, "sliding_window": 16,
+                                      "query_pre_attn_scalar": 24, "model_type": "gemma3_text"},
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"},
+        "mm_tokens_per_image": 4, "image_token_index": 500, "boi_token_index": 498, "eoi_token_index": 499}),
     "falcon40": ("FalconForCausalLM", {
         "new_decoder_architecture": True, "num_kv_heads": 2, "num_attention_heads": 4, "bias": False, "alibi": False,
         "ffn_hidden_size": 128, "parallel_attn": True}),
@@ -126,7 +140,7 @@ def main() -> None:
         listed[name] = names_and_shapes(folder)
         vocab = vocabulary(name)
         write_tokenizer(folder, vocab)
-        ids = np.random.default_rng(0).integers(3, min(440, model.config.vocab_size - 8), 40)
+        ids = np.random.default_rng(0).integers(3, min(440, model.config.get_text_config().vocab_size - 8), 40)
         with torch.no_grad():
             logits = model(torch.tensor(ids)[None], use_cache=False).logits[0].float().numpy()
             try:

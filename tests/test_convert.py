@@ -79,6 +79,67 @@ def test_folder_becomes_the_golden_file(golden_path: Any, tmp_path: Path, name: 
         assert np.abs(llm.logits(npz["p1_ids"].tolist()) - npz["p1_logits"]).max() <= 3e-4
 
 
+def old_style(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as transformers 4 wrote it, and as most released models have it."""
+    old = dict(config)
+    rope = old.pop("rope_parameters", {})
+    if "full_attention" in rope:
+        old["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    rope = dict(rope)
+    if config["model_type"] == "gpt_neox":
+        old |= {"rotary_emb_base": rope.pop("rope_theta"), "rotary_pct": rope.pop("partial_rotary_factor")}
+    for key in ("rope_theta", "partial_rotary_factor"):
+        if key in rope:
+            old[key] = rope.pop(key)
+    kind = rope.pop("rope_type", "default")
+    old["rope_scaling"] = None if kind == "default" else {**rope, "rope_type" if kind == "llama3" else "type": kind}
+    old.pop("layer_types", None) if "activation_sparsity_pattern" not in old and "conv_L_cache" not in old else None
+    return old
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_configurations_of_older_transformers(golden_path: Any, tmp_path: Path, name: str) -> None:
+    """Say the same."""
+    config = hf_folder(tmp_path, golden_path(name))
+    files = []
+    for values in (config, old_style(config)):
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        files.append(gguf.GGUFReader(convert(tmp_path, tmp_path / "model.gguf", overwrite=True)))
+        first, second = files[0], files[-1]
+        assert {k: f.contents() for k, f in first.fields.items()} == {k: f.contents() for k, f in second.fields.items()}
+        for a, b in zip(first.tensors, second.tensors, strict=True):
+            assert a.name == b.name and (a.data == b.data).all()
+
+
+def test_packed_experts(golden_path: Any, tmp_path: Path) -> None:
+    """Experts of gpt-oss in MXFP4, as they are released: the values that transformers unpacks, and the same blocks."""
+    config = hf_folder(tmp_path, golden_path("gptoss"))
+    tensors = {n: np.array(t.array) for n, t in Checkpoint(tmp_path).tensors.items()}
+    rng = np.random.default_rng(3)
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    dense = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name in ("gate_up_proj", "down_proj"):
+            key = f"model.layers.{layer}.mlp.experts.{name}"
+            n, cols, rows = tensors.pop(key).shape
+            blocks = rng.integers(0, 256, (n, rows, cols // 32, 16), np.uint8)
+            scales = rng.integers(118, 126, (n, rows, cols // 32), np.uint8)
+            tensors |= {f"{key}_blocks": blocks, f"{key}_scales": scales}
+            pairs = np.stack([values[blocks & 15], values[blocks >> 4]], -1).reshape(*blocks.shape[:3], 32)
+            dense[key] = np.ldexp(pairs, scales[..., None].astype(np.int32) - 127).reshape(n, rows, cols)
+    (tmp_path / "model.safetensors").write_bytes(safetensors(tensors))
+    edit(tmp_path, quantization_config={"quant_method": "mxfp4"})
+    got = {t.name: t for t in gguf.GGUFReader(convert(tmp_path, tmp_path / "model.gguf", "q8_0")).tensors}
+    for key, want in dense.items():
+        base, gate_up = f"blk.{key.split('.')[2]}.ffn_", key.endswith("gate_up_proj")
+        parts = {"gate": want[:, ::2], "up": want[:, 1::2]} if gate_up else {"down": want}
+        for name, expected in parts.items():
+            tensor = got[f"{base}{name}_exps.weight"]
+            assert tensor.tensor_type == gguf.GGMLQuantizationType.MXFP4
+            np.testing.assert_array_equal(gguf.quants.dequantize(tensor.data, tensor.tensor_type), expected)
+
+
 def test_what_can_be_converted_runs() -> None:
     """What can be converted and what docs/MODELS.md says cannot is what runs."""
     from pyllm.models import architectures as known
@@ -198,6 +259,8 @@ def test_pytorch_files_are_refused(small: Path, tmp_path: Path) -> None:
         ({"rope_parameters": {"rope_type": "spiral"}}, "spiral"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": None}}, "factor"),
         ({"architectures": None}, "architectures"),
+        ({"hidden_act": "relu"}, "activation function 'relu'"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"quantized \(awq\)"),
     ],
 )
 def test_impossible_configurations(small: Path, tmp_path: Path, values: dict[str, Any], message: str) -> None:

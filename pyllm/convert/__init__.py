@@ -56,6 +56,7 @@ def convert(
     if path.exists() and not overwrite:
         raise ConvertError(f"{path}: is there already; delete it first")
     config = Config.read(folder)
+    config.refuse_quantized()
     name, architecture = architecture_of(config)
     checkpoint = Checkpoint(folder)
     m = Mapping(name, config, checkpoint.tensors)

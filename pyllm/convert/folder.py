@@ -55,6 +55,13 @@ class Config:
     def error(self, what: str) -> ConvertError:
         return ConvertError(f"{self.path}: {what}")
 
+    def refuse_quantized(self) -> None:
+        """ConvertError for weights that are packed in a way that is not read."""
+        found = self.get("quantization_config", "compression_config", default={})
+        method = found.get("quant_method", "some method") if isinstance(found, dict) else found
+        if found and method != "mxfp4":
+            raise self.error(f"the weights are quantized ({method!s:.40}): take the original model in BF16 or F16")
+
     def get(self, *names: str, default: Any = None) -> Any:
         return next((v for n in names if (v := self.values.get(n)) is not None), default)
 
@@ -122,6 +129,11 @@ class Config:
     @property
     def head_dim(self) -> int:
         return self.integer("head_dim", default=self.n_embd // self.n_head)
+
+    @property
+    def n_rot(self) -> int:
+        """Values of each head that are rotated."""
+        return int(self.head_dim * self.rope_real("partial_rotary_factor", 1.0))
 
     @property
     def n_vocab(self) -> int:

@@ -43,6 +43,10 @@ _BUFFERS: Final = re.compile(
 )
 _PREFIX: Final = re.compile(r"^(?:model\.language_model\.|language_model\.model\.|model\.text_model\.|text_model\.)")
 
+#: names of activation functions
+SILU: Final = ("silu", "swish")
+GELU: Final = ("gelu",)
+GELU_TANH: Final = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 #: names of most decoders: {L} is a layer of the checkpoint, {B} one of the file
 DECODER: Final[dict[str, str]] = {
     "model.embed_tokens": "token_embd",
@@ -106,10 +110,14 @@ class Mapping:
         """A metadata key under the architecture's name; a float stays one even if it is whole."""
         self.metadata[f"{self.architecture}.{name}"] = (value, type_)
 
-    def hparams(self, *, norm: str = "rms", head_dim: bool = True) -> None:
+    def hparams(self, *, norm: str = "rms", head_dim: bool = True, act: tuple[str, ...] = SILU) -> None:
         """What most models have: sizes, heads, epsilon of the norms ("rms" or "layer"), rotary base and scaling.
-        head_dim: the size of heads is a key where the configuration has it."""
+        head_dim: the size of heads is a key where the configuration has it. act: names of the activation function that
+        models of this architecture have; others are refused."""
         c = self.config
+        found = c.get("hidden_activation", "hidden_act", "activation_function", "activation", default=act[0])
+        if found not in act:
+            raise c.error(f"the activation function {found!r:.40} is not the one of {self.architecture} ({act[0]})")
         self.key("block_count", c.n_layer)
         self.key("context_length", c.integer("max_position_embeddings", "n_positions", "n_ctx", "seq_length"))
         self.key("embedding_length", c.n_embd)
@@ -126,6 +134,8 @@ class Mapping:
             self.key("attention.key_length", c.head_dim)
             self.key("attention.value_length", c.head_dim)
         self.rope()
+        if c.n_rot != c.head_dim:
+            self.key("rope.dimension_count", c.n_rot)
 
     def rope(self) -> None:
         """Rotary base and scaling; llama3's is in a tensor of divisors, longrope's is up to the architecture."""

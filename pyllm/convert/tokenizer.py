@@ -1,7 +1,8 @@
 """The vocabulary of a model folder as GGUF's tokenizer.* keys.
 
-tokenizer.model (SentencePiece) counts first, then tokenizer.json; tokenizer_config.json, generation_config.json and
-config.json say which tokens are special, chat_template.jinja or tokenizer_config.json how messages become text.
+tokenizer.json counts first, which is what transformers goes by, then tokenizer.model (SentencePiece).
+tokenizer_config.json, generation_config.json and config.json say which tokens are special, chat_template.jinja or
+tokenizer_config.json how messages become text.
 """
 
 from __future__ import annotations
@@ -91,11 +92,11 @@ def tokenizer_metadata(folder: Path, config: Config, n_tokens: int, pre: str | N
     path = folder / "tokenizer.json"
     fast = read_json_if_there(path)
     try:
-        if (folder / "tokenizer.model").is_file():
+        if fast:
+            vocab = _from_json(fast, n_tokens, pre)
+        elif (folder / "tokenizer.model").is_file():
             path = folder / "tokenizer.model"
             vocab = _from_sentencepiece(SentencePieceModel.read(path), n_tokens)
-        elif fast:
-            vocab = _from_json(fast, n_tokens, pre)
         elif (folder / "tekken.json").is_file():
             raise ConvertError("tekken.json is not read: take a folder with tokenizer.json")
         else:
@@ -104,7 +105,7 @@ def tokenizer_metadata(folder: Path, config: Config, n_tokens: int, pre: str | N
         _special(vocab, folder, config, fast, settings)
     except ConvertError as e:
         raise e if str(e).startswith(str(folder)) else ConvertError(f"{path}: {e}") from e
-    except (KeyError, TypeError, AttributeError, IndexError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         raise ConvertError(f"{path}: is not laid out as expected ({type(e).__name__}: {e})") from e
     _distinct(vocab)
     return vocab.metadata() | _templates(folder, settings)
@@ -116,7 +117,8 @@ def tokenizer_metadata(folder: Path, config: Config, n_tokens: int, pre: str | N
 def _from_sentencepiece(model: SentencePieceModel, n: int) -> Vocabulary:
     vocab = Vocabulary.empty("t5" if model.kind == UNIGRAM else "llama", n, scores=True)
     for id, (text, score, kind) in enumerate(model.pieces):
-        vocab.set(id, text, kind, score)
+        # those of the user are looked for in the text as it is
+        vocab.set(id, text.replace("▁", " ") if kind == TokenType.USER_DEFINED else text, kind, score)
     vocab.special = dict(model.special)
     vocab.add = {"space_prefix": model.add_dummy_prefix, "bos": True, "eos": False}
     if vocab.model == "t5":
@@ -167,13 +169,17 @@ def _byte_fallback(fast: dict[str, Any], n: int) -> Vocabulary:
     for text, id in fast["model"]["vocab"].items():
         type_ = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.UNKNOWN if text == unknown else TokenType.NORMAL
         vocab.set(_id(id), text, type_, -float(rank[text]) if text in rank else never)
-    prefix = any(
+    vocab.add = {"space_prefix": _space_prefix(fast), "bos": False, "eos": False}
+    return vocab
+
+
+def _space_prefix(fast: dict[str, Any]) -> bool:
+    """Whether a space is put before text, as SentencePiece does."""
+    return any(
         step.get("type") == "Prepend"
         or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")
         for step in pretokenizer.all_steps(fast)
     )
-    vocab.add = {"space_prefix": prefix, "bos": False, "eos": False}
-    return vocab
 
 
 def _unigram(fast: dict[str, Any], n: int) -> Vocabulary:

@@ -25,5 +25,5 @@ def convert(m: Mapping) -> None:
     c = m.config
     c.values.setdefault("rms_norm_eps", c.real("layer_norm_epsilon", default=1e-5))
     m.hparams()
-    m.key("rope.dimension_count", int(c.rope_real("partial_rotary_factor", 1.0) * c.head_dim))
+    m.key("rope.dimension_count", c.n_rot)
     m.move(NAMES)

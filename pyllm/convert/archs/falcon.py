@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lazy import Lazy, grouped
-from ..mapping import Mapping
+from ..mapping import GELU, Mapping
 
 CLASSES = ("FalconForCausalLM", "RWForCausalLM")
 NAMES = {
@@ -31,7 +31,7 @@ def convert(m: Mapping) -> None:
     c.values["num_key_value_heads"] = n_kv
     c.values["intermediate_size"] = c.get("ffn_hidden_size") or 4 * c.n_embd
     c.values.setdefault("max_position_embeddings", 2048)
-    m.hparams(norm="layer", head_dim=False)
+    m.hparams(norm="layer", head_dim=False, act=GELU)
     m.key("tensor_data_layout", "jploski")  # queries, then keys, then values
     split = grouped(n_kv, c.n_head // c.n_head_kv)
     m.move(NAMES, {"attn_qkv": lambda x: Lazy.join(split(x), x.shape)})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..mapping import DECODER, QK_NORM, Mapping
-from .gemma import NORMS, SANDWICH, heads
+from ..lazy import plus_one, times
+from ..mapping import DECODER, GELU, GELU_TANH, QK_NORM, Mapping
+from .gemma import NORMS, SANDWICH, heads, query_scale
 
 CLASSES = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
 #: what the configuration of models that see leaves out
@@ -26,11 +27,12 @@ def convert(m: Mapping) -> None:
         and layers != ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(len(layers))]
     ):
         raise c.error("only models in which every sixth layer sees everything are supported")
-    m.hparams()
+    m.hparams(act=(*GELU_TANH, *GELU))
     heads(m)
     m.key("rope.freq_base_swa", float(c.local_rope_theta or 10000.0))
     m.key("attention.sliding_window", c.integer("sliding_window"))
     if c.has("final_logit_softcapping"):
         m.key("final_logit_softcapping", c.real("final_logit_softcapping"))
     m.drop(r"lm_head\.weight")
-    m.move(DECODER | SANDWICH | QK_NORM, NORMS)
+    scale = times(query_scale(m, 62))
+    m.move(DECODER | SANDWICH | QK_NORM, NORMS | {"attn_q_norm": lambda x: scale(plus_one(x))})

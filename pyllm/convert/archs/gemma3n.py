@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ..lazy import Lazy
-from ..mapping import DECODER, QK_NORM, Mapping
+from ..mapping import DECODER, GELU, GELU_TANH, QK_NORM, Mapping
 from .gemma import SANDWICH, heads
 
 CLASSES = ("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration")
@@ -41,7 +41,7 @@ def convert(m: Mapping) -> None:
     else:
         widths = [c.integer("intermediate_size")] * n
     c.values["intermediate_size"] = widths[0]
-    m.hparams()
+    m.hparams(act=(*GELU_TANH, *GELU))
     heads(m)
     m.key("feed_forward_length", widths, "array of i32")
     m.key("rope.freq_base_swa", float(c.local_rope_theta or 10000.0))

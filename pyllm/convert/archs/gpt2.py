@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lazy import transpose
-from ..mapping import Mapping
+from ..mapping import GELU_TANH, Mapping
 
 CLASSES = ("GPT2LMHeadModel",)
 NAMES = {
@@ -21,9 +21,7 @@ TOP = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 def convert(m: Mapping) -> None:
     c = m.config
     c.values.setdefault("intermediate_size", c.get("n_inner") or 4 * c.n_embd)
-    if c.get("activation_function", default="gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
-        raise c.error("only GPT-2 with its tanh GELU is supported")
-    m.hparams(norm="layer")
+    m.hparams(norm="layer", act=GELU_TANH)
     del m.metadata["gpt2.rope.freq_base"]
     m.drop(r"lm_head\.weight")
     top = TOP | {f"transformer.{old}": new for old, new in TOP.items()}

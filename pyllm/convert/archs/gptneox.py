@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lazy import Lazy, grouped
-from ..mapping import Mapping
+from ..mapping import GELU, Mapping
 
 CLASSES = ("GPTNeoXForCausalLM",)
 NAMES = {
@@ -21,9 +21,7 @@ NAMES = {
 
 def convert(m: Mapping) -> None:
     c = m.config
-    if c.get("hidden_act", default="gelu") != "gelu":
-        raise c.error("only GPT-NeoX with the exact GELU is supported")
-    m.hparams(norm="layer")
+    m.hparams(norm="layer", act=GELU)
     m.key("rope.dimension_count", int(c.rope_real("partial_rotary_factor", 0.25) * c.head_dim))
     m.key("use_parallel_residual", c.flag("use_parallel_residual", default=True))
     split = grouped(c.n_head, 1)

@@ -18,7 +18,7 @@ MIXTRAL = {
 def convert(m: Mapping) -> None:
     c = m.config
     m.hparams()
-    m.key("rope.dimension_count", c.head_dim)
+    m.key("rope.dimension_count", c.n_rot)
     m.window()
     if c.has("num_local_experts"):
         m.experts(c.integer("num_local_experts"), c.integer("num_experts_per_tok"))

@@ -11,7 +11,7 @@ CLASSES = ("MiniCPMForCausalLM",)
 def convert(m: Mapping) -> None:
     c = m.config
     m.hparams()
-    m.key("rope.dimension_count", c.head_dim)
+    m.key("rope.dimension_count", c.n_rot)
     m.key("embedding_scale", c.real("scale_emb"))
     m.key("residual_scale", c.real("scale_depth") / c.n_layer**0.5)
     m.key("logit_scale", c.n_embd / c.real("dim_model_base"))

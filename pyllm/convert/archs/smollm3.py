@@ -16,5 +16,5 @@ def convert(m: Mapping) -> None:
     if c.flag("use_sliding_window"):
         m.window()
     m.hparams()
-    m.key("rope.dimension_count", c.head_dim)
+    m.key("rope.dimension_count", c.n_rot)
     m.move(DECODER, {"attn_q": interleave(c.n_head), "attn_k": interleave(c.n_head_kv)})
