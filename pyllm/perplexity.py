@@ -294,17 +294,26 @@ class BaseWriter:
         self._nbytes = len(self._header) + len(chunks) * self._rows * 2 * row_length(n_vocab)
 
     def __enter__(self) -> BaseWriter:
-        free = shutil.disk_usage(self.path.parent).free
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+            fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
+        except OSError as e:
+            raise PerplexityError(f"{self.path}: cannot be written: {e.strerror or e}") from e
+        self._temporary = Path(name)
+        self._file: BinaryIO = os.fdopen(fd, "wb")
         if self._nbytes > free:
+            self._give_up()
             raise PerplexityError(
                 f"{self.path}: needs {self._nbytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there: take "
                 "fewer chunks (--chunks) or another disk"
             )
-        fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
-        self._temporary = Path(name)
-        self._file: BinaryIO = os.fdopen(fd, "wb")
         self._file.write(self._header)
         return self
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is not missed
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
     def write(self, logits: Logits) -> None:
         """score() of the next chunk."""
@@ -324,9 +333,7 @@ class BaseWriter:
                 self._temporary.chmod(0o666 & ~umask)
                 self._temporary.replace(self.path)
         finally:
-            with contextlib.suppress(OSError):  # of what is given up
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._give_up()  # does nothing to a file that has its name by now
 
 
 class BaseFile:
@@ -389,7 +396,7 @@ def perplexity(
     """After each chunk of the text's tokens (llm.tokenize(text)), the scores so far; the last are the result.
 
     limit: chunks at most. save: also write a base's file there. Raises PerplexityError if the text is too short,
-    ContextError if n_ctx is more than the model was loaded with, OSError if the file cannot be written.
+    or the file cannot be made, ContextError if n_ctx is more than the model was loaded with, OSError if writing fails.
     """
     chunks = whole_chunks(ids, n_ctx, limit)
     total = Scores()

@@ -255,6 +255,11 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ppl.shutil, "disk_usage", lambda path: SimpleNamespace(free=size - 1))
     with pytest.raises(PerplexityError, match="fewer chunks"), out:
         pass
+    assert [p.name for p in tmp_path.iterdir()] == ["base.dat"]
+    gone = ppl.BaseWriter(tmp_path / "gone" / "new.dat", np.arange(4, dtype=np.int32).reshape(1, 4), 9)
+    monkeypatch.undo()
+    with pytest.raises(PerplexityError, match="cannot be written: No such"), gone:
+        pass
     monkeypatch.setattr(ppl.shutil, "disk_usage", lambda path: SimpleNamespace(free=size))
     with out:
         for _ in range(2):

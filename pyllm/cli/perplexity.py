@@ -129,7 +129,7 @@ def _timed(found: Iterator[Scores], count: int, n_ctx: int) -> Iterator[Scores]:
     """The same, and on standard error how long it is likely to take."""
     from .console import say
 
-    say(f"pyllm perplexity: {count} chunks of {n_ctx} tokens")
+    say(f"pyllm perplexity: {count} {'chunk' if count == 1 else 'chunks'} of {n_ctx} tokens")
     start = time.perf_counter()
     for done, each in enumerate(found):
         if done == 0:
