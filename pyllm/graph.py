@@ -440,14 +440,16 @@ class Graph:
         scale: float = 1.0,
         bias: Const | None = None,
         groups: tuple[int, int, int] = (0, 0, 0),
+        expert_scale: Const | None = None,
     ) -> Value:
         """[T][2 * n_used]: the n_used best experts of each token by logits [T][n_experts], and their weights.
 
         gating: SOFTMAX of all logits, SIGMOID of each, or SOFTMAX_OF_CHOSEN. normalize: weights are divided by their
         sum. scale: and multiplied by this. bias [n_experts]: added for the choice only (DeepSeek-V3, 2024). groups
-        (n, m, k): of n groups of experts the m with the greatest sums of their k best take part."""
+        (n, m, k): of n groups of experts the m with the greatest sums of their k best take part. expert_scale
+        [n_experts]: what the weight of each expert is multiplied with at last."""
         out = Value(logits.rows, 2 * n_used, logits.name.replace("ffn_gate_inp", "ffn_route"))
-        self._add("route", out, [logits, bias], i=[n_used, gating, int(normalize), *groups], f=[scale])
+        self._add("route", out, [logits, bias, expert_scale], i=[n_used, gating, int(normalize), *groups], f=[scale])
         return out
 
     def linear_experts(self, x: Value, weight: Weight, route: Value, rows: int, bias: Const | None = None) -> Value:

@@ -98,6 +98,22 @@ NO_GATE = {
     "ffn_up_exps": (N_EXPERT, FF, D // 2), "ffn_down_exps": (N_EXPERT, D // 2, FF),
     "ffn_up_shexp": (FF, D), "ffn_down_shexp": (D, FF),
 }  # fmt: skip
+OWN = 8  # values of a layer's own embedding
+LOCAL = ATTENTION | GLU | {"attn_q_norm": (HEAD,), "attn_k_norm": (HEAD,)}
+WHOLE = {"attn_q": (HEADS * 2 * HEAD, D), "attn_k": (2 * HEAD, D), "attn_output": (D, HEADS * 2 * HEAD),
+         "attn_q_norm": (2 * HEAD,), "attn_k_norm": (2 * HEAD,)} | GLU  # fmt: skip
+OF_LAYER = {"inp_gate": (OWN, D), "proj": (D, OWN), "post_norm": (D,), "layer_output_scale": (1,)}
+BESIDE = {
+    "ffn_gate_inp": (N_EXPERT, D), "ffn_gate_inp.scale": (D,), "ffn_gate_up_exps": (N_EXPERT, 2 * FF, D),
+    "ffn_down_exps": (N_EXPERT, D, FF), "ffn_down_exps.scale": (N_EXPERT,), "pre_ffw_norm_2": (D,),
+    "post_ffw_norm_1": (D,), "post_ffw_norm_2": (D,),
+}  # fmt: skip
+GEMMA4_KEYS = {
+    "attention.key_length": 2 * HEAD, "attention.value_length": 2 * HEAD, "attention.key_length_swa": HEAD,
+    "attention.value_length_swa": HEAD, "attention.sliding_window": 8, "rope.dimension_count": 2 * HEAD,
+    "attention.sliding_window_pattern": [True, False] * 3, "rope.dimension_count_swa": HEAD,
+    "rope.freq_base_swa": 500.0,
+}  # fmt: skip
 SECTIONS = {"rope.dimension_sections": [3, 3, 2, 0]}
 
 #: architecture -> matrices (of all layers, or of each), norms, biases, and keys that are not the same for all; what
@@ -151,6 +167,16 @@ MODELS: dict[str, dict[str, Any]] = {
                    "nextn": {"nextn.enorm": D, "nextn.hnorm": D},
                    "keys": BY_SIGMOID | DENSE_FIRST | {"attention.sliding_window": 8, "nextn_predict_layers": 1,
                                                        "expert_weights_norm": True}},
+    "gemma4": {"matrices": [layer | OF_LAYER for layer in (LOCAL, WHOLE) * 3], "norms": SANDWICH,
+               "tied": True, "n_ff": [FF] * 6, "n_kv": [KV, 1] * 3, "keys": GEMMA4_KEYS | {
+                   "attention.shared_kv_layers": 2, "embedding_length_per_layer_input": OWN,
+                   "final_logit_softcapping": 30.0},
+               "tensors": {"rope_freqs": (HEAD,), "per_layer_token_embd": (N_VOCAB, 6 * OWN),
+                           "per_layer_model_proj": (6 * OWN, D), "per_layer_proj_norm": (OWN,)}},
+    "gemma4+experts": {"matrices": [layer | BESIDE for layer in (LOCAL, WHOLE) * 3], "norms": SANDWICH,
+                       "tied": True, "n_ff": [FF] * 6, "n_kv": [KV, 1] * 3,
+                       "keys": GEMMA4_KEYS | EXPERT_KEYS | {"embedding_length_per_layer_input": 0},
+                       "tensors": {"rope_freqs": (HEAD,)}},
     "glm4": {"matrices": ATTENTION | GATE_UP, "norms": SANDWICH, "biases": QKV_BIAS,
              "keys": {"rope.dimension_count": 8}},
     "glm4moe": {"matrices": [*AFTER_ONE, NEXTN], "norms": ["attn_norm", "post_attention_norm"], "biases": QKV_BIAS,
@@ -263,14 +289,17 @@ def write(name: str, path: Path) -> None:
         w.add_tensor(name + ".weight", (rng.standard_normal(shape) * gain / shape[-1] ** 0.5).astype(np.float32))
 
     def norm(name: str, n: int = D) -> None:
-        w.add_tensor(name + ".weight", (1 + 0.2 * rng.standard_normal(n)).astype(np.float32))
+        name += "" if name.endswith(".scale") else ".weight"
+        w.add_tensor(name, (1 + 0.2 * rng.standard_normal(n)).astype(np.float32))
         if spec.get("norm_biases"):
-            bias(name, n)
+            bias(name.removesuffix(".weight"), n)
 
     def bias(name: str, n: int) -> None:
         w.add_tensor(name + ".bias", (0.25 * rng.standard_normal(n)).astype(np.float32))
 
     matrix("token_embd", N_VOCAB, D)
+    for name, shape in spec.get("tensors", {}).items():
+        (norm if len(shape) == 1 else matrix)(name, *shape)
     if spec.get("positions"):
         matrix("position_embd", CTX, D)
     if spec.get("last_norm", "output_norm"):
@@ -283,6 +312,9 @@ def write(name: str, path: Path) -> None:
         for name in spec.get("norms", PRE):
             norm(f"blk.{layer}.{name}")
         for name, shape in shapes.items():
+            if len(shape) == 1:
+                norm(f"blk.{layer}.{name}", *shape)
+                continue
             matrix(f"blk.{layer}.{name}", *shape)
             if name in spec.get("biases", []):
                 bias(f"blk.{layer}.{name}", shape[0])

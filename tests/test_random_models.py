@@ -13,7 +13,7 @@ import pyllm
 pytestmark = pytest.mark.native
 LOGITS = np.load(Path(__file__).parent / "data" / "llamacpp_logits.npz")
 #: llama.cpp looks GELU up in a table of 16-bit numbers
-WITH_GELU = {"codeshell", "phi2", "starcoder", "starcoder2"}
+WITH_GELU = {"codeshell", "gemma4", "gemma4+experts", "phi2", "starcoder", "starcoder2"}
 
 
 @pytest.mark.parametrize("name", random_models.MODELS)

@@ -61,6 +61,7 @@ static void limit_groups(const pl_op *op, const float *score, uint8_t *taken, fl
 void pl_do_route(const pl_run_ctx *c, const pl_op *op) {
   int32_t n = (int32_t)op->src[0].cols, used = op->i[0], gating = op->i[1];
   const float *bias = op->src[1].buf >= 0 ? pl_at(c, &op->src[1], 0) : NULL;
+  const float *scale = op->src[2].buf >= 0 ? pl_at(c, &op->src[2], 0) : NULL;
   float *p = (float *)(void *)c->scratch, *score = p + n;
   uint8_t *taken = (uint8_t *)(score + n), *more = c->scratch + pl_align64(n * (int64_t)(2 * sizeof(float) + 1));
   int64_t first, last;
@@ -85,6 +86,8 @@ void pl_do_route(const pl_run_ctx *c, const pl_op *op) {
     if (gating == SOFTMAX_OF_CHOSEN) softmax(weight, used, weight);
     for (int32_t j = 0; j < used; j++) sum += weight[j];
     for (int32_t j = 0; j < used; j++) weight[j] = (op->i[2] ? weight[j] / sum : weight[j]) * op->f[0];
+    if (scale)
+      for (int32_t j = 0; j < used; j++) weight[j] *= scale[(int32_t)id[j]];
   }
 }
 

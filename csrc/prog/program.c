@@ -165,7 +165,8 @@ static int op_ok(pl_program *p, const pl_op *op) {
     case PL_OP_route:
       return is_float(w) && is_float(&op->dst[0]) && op->i[0] >= 1 && op->i[0] <= w->cols &&
              op->dst[0].cols == 2 * op->i[0] && w->cols <= 1 << 20 && pl_route_ok(op) &&
-             (op->src[1].buf < 0 || (is_float(&op->src[1]) && op->src[1].cols == w->cols));
+             (op->src[1].buf < 0 || (is_float(&op->src[1]) && op->src[1].cols == w->cols)) &&
+             (op->src[2].buf < 0 || (is_float(&op->src[2]) && op->src[2].cols == w->cols));
     case PL_OP_moe_sum: {
       const pl_view *shared = &op->src[2], *gate = &op->src[3];
       int64_t n = op->dst[0].cols, used = op->i[0];

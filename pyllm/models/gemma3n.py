@@ -34,7 +34,7 @@ def build(g: Graph, hp: Hparams) -> None:
     caches: dict[bool, Cache] = {}
 
     x = g.embed(g.weight("token_embd.weight", hp.n_vocab, d), d**0.5)
-    inputs, n_input = _layer_inputs(g, hp, x)
+    inputs, n_input = layer_inputs(g, hp, x)
     streams = [x, *(g.match_rms(g.linear(x, w), x, LEAST) for w in _stack(g, "altup_proj", n - 1, d))]
     all_streams = g.concat(streams, "altup")
     for layer in range(hp.n_layer):
@@ -101,7 +101,7 @@ def _stack(g: Graph, name: str, n: int, d: int) -> list[Weight]:
     return g.split(f"{name}.weight", {f"{name}.{k}.weight": d for k in range(1, n + 1)}, d, stacked=True)
 
 
-def _layer_inputs(g: Graph, hp: Hparams, x: Value) -> tuple[Value, int]:
+def layer_inputs(g: Graph, hp: Hparams, x: Value) -> tuple[Value, int]:
     """[T][n_layer * n]: every layer's values of the token, from an embedding of their own and from x; and n."""
     n = hp.keys.integer("embedding_length_per_layer_input")
     own = g.embed(g.weight("per_layer_token_embd.weight", hp.n_vocab, hp.n_layer * n), n**0.5)
