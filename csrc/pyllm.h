@@ -64,7 +64,7 @@ typedef struct pl_type_info {
   int32_t id;       /* GGUF's number */
   int32_t block;    /* elements per block */
   int32_t bytes;    /* bytes per block */
-  int32_t act;      /* activations of its matmul: -1 none yet, 0 F32 rows, 1 Q8 rows */
+  int32_t act;      /* activations of its matmul: -1 no mm kernel, 0 F32 rows, 1 Q8 rows */
 } pl_type_info;
 /* Entry i of the type table; NULL past the end. */
 PL_API const pl_type_info *pl_type_at(int32_t i);

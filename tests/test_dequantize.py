@@ -58,15 +58,32 @@ def test_random_blocks(name: str, level: int) -> None:
     assert not np.isfinite(got[~finite]).any()
 
 
-def test_q1_0(level: int) -> None:
-    """Signs of one scale, lowest bit first: the gguf package knows the type, but has no code for it."""
+def test_q1_0_and_q2_0(level: int) -> None:
+    """Of these the gguf package knows the sizes at most: one scale times -1 or 1, times -1 to 2, lowest bits first."""
     rng = np.random.default_rng(7)
     data = rng.integers(0, 256, (64, 18), np.uint8)
     data[:, 1] &= 0x7B  # neither infinite nor NaN
-    d = data[:, :2].copy().view(np.float16).astype(np.float32)
-    want = np.where(np.unpackbits(data[:, 2:], axis=1, bitorder="little") == 1, d, -d).ravel()
-    got = _dequantize(int(gguf.GGMLQuantizationType.Q1_0), data, want.size)
-    assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
+    d, bits = data[:, :2].copy().view(np.float16).astype(np.float32), np.arange(0, 8, 2)
+    twos = (data[:, 2:, None] >> bits & 3).reshape(64, -1).astype(np.float32)
+    for type_id, want in (
+        (41, np.where(np.unpackbits(data[:, 2:], axis=1, bitorder="little"), d, -d)),
+        (42, d * (twos - 1)),
+    ):
+        got = _dequantize(type_id, data, want.size)
+        assert np.array_equal(got.view(np.uint32), want.ravel().view(np.uint32))
+
+
+def test_f64(level: int) -> None:
+    """Rounded to nearest, whatever the alignment of the file's bytes."""
+    rng = np.random.default_rng(7)
+    data = rng.integers(0, 256, 8 * 4096, np.uint8)
+    data[: 8 * 1024] = (rng.standard_normal(1024) * np.logspace(-46, 39, 1024)).view(np.uint8)
+    with np.errstate(all="ignore"):
+        want = data.view(np.float64).astype(np.float32)
+    for at in (0, 4):
+        moved = np.zeros(len(data) + at, np.uint8)
+        moved[at:] = data
+        np.testing.assert_array_equal(_dequantize(28, moved[at:], want.size), want)
 
 
 @pytest.mark.parametrize("name", [t for t in TYPES if t not in NO_GOLDEN])

@@ -18,6 +18,8 @@ import pytest
 from pyllm.errors import ModelError
 from pyllm.gguf import REQUIRED, GGUFError, GGUFFile, TensorInfo, TypeInfo, tensor_types
 
+#: tensor types of plain numbers
+NUMBERS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 DEQUANTIZED = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 
 
@@ -478,12 +480,35 @@ def test_dequantize_any_bytes(tmp_path: Path, name: str) -> None:
 
 
 def test_dequantize_of_a_type_without_kernel(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.gguf", g.file([], [g.Tensor("t", [4], bytes(4), 24)]))
-    with (
-        GGUFFile.open(path) as f,
-        pytest.raises(ModelError, match="'t' is of type I8, which pyllm cannot dequant"),
-    ):
-        f.tensors["t"].dequantize()
+    path = write(tmp_path / "t.gguf", g.file([], [g.Tensor("t", [32], bytes(36), 9)]))
+    with GGUFFile.open(path) as f:
+        with pytest.raises(ModelError, match="'t' is of type Q8_1, which is none of files"):
+            f.tensors["t"].dequantize()
+        with pytest.raises(ModelError, match="'t' is of type Q8_1, which numpy has no numbers for"):
+            _ = f.tensors["t"].array
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_plain_numbers(tmp_path: Path, name: str) -> None:
+    """Tensors of plain numbers are arrays as the gguf package writes them, and float32 where those are asked for."""
+    dtype = NUMBERS[name]
+    bits = np.random.default_rng(3).integers(0, 256, (3, 5, 7, np.dtype(dtype).itemsize), np.uint8)
+    numbers = bits.view(dtype)[..., 0]
+    w = gguf.GGUFWriter(tmp_path / "n.gguf", "llama")
+    w.add_tensor("before", np.zeros(3, np.int8))
+    w.add_tensor("n", numbers)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    with GGUFFile.open(tmp_path / "n.gguf") as f:
+        t = f.tensors["n"]
+        assert t.type.name == name
+        assert t.array.dtype == numbers.dtype and t.array.tobytes() == numbers.tobytes()
+        assert t.array.shape == (3, 5, 7) and not t.array.flags.writeable
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(t.dequantize(), numbers.astype(np.float32))
+        assert t.has_kernel == (dtype[1] == "f")
 
 
 def test_dataclasses_are_frozen(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ if __package__ is None and __name__ == "__main__":
 
 import random_models
 import test_dequantize
+import test_gguf
 import test_models
 import test_real_models
 import test_tokenizer
+import test_types
 import tokenizer_published
 
 from pyllm._lib import ffi, lib
@@ -60,7 +62,7 @@ TOKENIZERS: Final = {
 #: vocabularies of the tests that are not byte-level BPE with a pre-tokenizer of that name
 OTHER_VOCABULARIES: Final = {"llama-spm", "phi-3"}
 #: types that the gguf package has no code for, and what test_dequantize.py holds them to
-BY_DEFINITION: Final = {"Q1_0": "definition"}
+BY_DEFINITION: Final = {"Q1_0": "definition", "Q2_0": "definition", "F64": "numpy"}
 
 INTRO: Final = """# How each part is verified
 
@@ -91,9 +93,11 @@ is another name of.
 TYPES: Final = """## Tensor types
 
 **Values**: random blocks dequantize to the bits of the `gguf` package at every level, and (golden) the tensors of a
-model to recorded checksums; of Q1_0, for which that package has no code, to its definition: `test_dequantize.py`.
-**Model**: logits within 3e-4 of transformers' on the dequantized weights, and in the default mode as near as
-llama.cpp's; or (equal) the same bits as with the weights as that package dequantizes them: `test_models.py`.
+model to recorded checksums; Q1_0 and Q2_0, for which that package has no code, to their definitions:
+`test_dequantize.py`. I8 to I64 are read as it writes them: `test_gguf.py`.
+**Model**: (test) logits within 3e-4 of transformers' on the dequantized weights, and in the default mode as near as
+llama.cpp's: `test_models.py`; (equal) with float32 activations, which are those of all modes for `widened` types, the
+same bits as with the same weights in float32: `test_types.py`.
 **Matmul**: what the weights are multiplied with by kernels of their own, which `checkkern` holds to the reference bit
 for bit at every level; `widened` types become float32 first. What has none of these is data: such tensors are listed,
 and a matrix of that type is refused by name (`test_models.py`).
@@ -155,11 +159,15 @@ def type_rows() -> list[list[str]]:
         values = BY_DEFINITION.get(t.name, "")
         if t.name in test_dequantize.TYPES:
             values = "`gguf`" + ("" if t.name in test_dequantize.NO_GOLDEN else ", golden")
-        model = "test" if t.name in test_models.TYPES else "equal" if t.name in test_models.EQUAL else ""
+        if t.name in test_gguf.NUMBERS and not known:
+            values = "`gguf`"
+        model = ", ".join(
+            word for word, types in (("test", test_models.TYPES), ("equal", test_types.TYPES)) if t.name in types
+        )
         if known and not values:
             raise Unverified(f"type {t.name} has code and no test of its values")
-        if (known and not model) or (t.act >= 0 and model != "test"):
-            raise Unverified(f"type {t.name} has a matmul, and no model in test_models is of it")
+        if (known and not model) or (t.act >= 0 and "test" not in model):
+            raise Unverified(f"type {t.name} has a matmul, and no model in test_models or test_types is of it")
         matmul = {0: "float32", 1: "8-bit blocks"}.get(t.act, "widened" if known else "")
         rows.append([t.name, values, model, matmul])
     return rows

@@ -16,7 +16,8 @@
 #include "pyllm.h"
 #include "quant/blocks.h"
 
-/* deq: y [n] = the n values at src, exactly as the gguf package computes them in float32. */
+/* deq: y [n] = the n values at src, exactly as the gguf package computes them in float32 (F64: rounded to
+ * nearest). */
 typedef void pl_deq_fn(const void *src, float *y, int64_t n);
 
 /* enc: n values of whole rows of cols to blocks of a type. w [cols] in (0, 1], or NULL: ones. The values are finite and

@@ -146,6 +146,10 @@ typedef struct {
   uint16_t d;
   uint8_t qs[16];
 } pl_block_q1_0; /* w = q ? d : -d */
+typedef struct {
+  uint16_t d;
+  uint8_t qs[16];
+} pl_block_q2_0; /* w = d * (q - 1) */
 _Static_assert(sizeof(pl_block_q4_0) == 18 && sizeof(pl_block_q4_1) == 20, "q4");
 _Static_assert(sizeof(pl_block_q5_0) == 22 && sizeof(pl_block_q5_1) == 24, "q5");
 _Static_assert(sizeof(pl_block_q8_0) == 34, "q8_0");
@@ -158,6 +162,7 @@ _Static_assert(sizeof(pl_block_iq2_xxs) == 66 && sizeof(pl_block_iq2_xs) == 74 &
 _Static_assert(sizeof(pl_block_iq3_xxs) == 98 && sizeof(pl_block_iq3_s) == 110, "iq3");
 _Static_assert(sizeof(pl_block_iq1_s) == 50 && sizeof(pl_block_iq1_m) == 56, "iq1");
 _Static_assert(sizeof(pl_block_tq1_0) == 54 && sizeof(pl_block_tq2_0) == 66, "tq");
-_Static_assert(sizeof(pl_block_nvfp4) == 36 && sizeof(pl_block_q1_0) == 18, "nvfp4, q1_0");
+_Static_assert(sizeof(pl_block_nvfp4) == 36, "nvfp4");
+_Static_assert(sizeof(pl_block_q1_0) == 18 && sizeof(pl_block_q2_0) == 18, "q1_0, q2_0");
 
 #endif

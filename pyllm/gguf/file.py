@@ -23,6 +23,16 @@ _SPLIT_NAME: Final = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTAL
 #: bytes around a page that the system maps along with it
 _NEARBY: Final = 1 << 21
 _INT: Final = ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64")
+# Tensor types that numpy has numbers for
+_NUMBERS: Final[dict[str, np.dtype[Any]]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
 # What a getter asks for -> the file's types that it takes
 _KINDS: Final[dict[type, tuple[str, ...]]] = {
     int: _INT,
@@ -77,16 +87,33 @@ class TensorInfo:
         return np.frombuffer(self._part.map, np.uint8, self.nbytes, self.offset)
 
     @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """The values of an F16, F32, F64, I8, I16, I32 or I64 tensor, a read-only view of the file's mapping in numpy's
+        order (shape reversed); ModelError for other types, GGUFError once the file is closed."""
+        if self.type.name not in _NUMBERS:
+            raise ModelError(
+                f"tensor {show(self.name)} is of type {self.type.name}, which numpy has no numbers for: dequantize it"
+            )
+        return self.data.view(_NUMBERS[self.type.name]).reshape(self.shape[::-1])
+
+    @property
     def has_kernel(self) -> bool:
-        """Whether there is code for the type: I32 tensors, for example, can be listed but not computed with."""
+        """Whether a model can compute with the type: I32 tensors, for example, can only be read."""
         return bool(lib.pl_dequantize(self.type.id, ffi.NULL, ffi.NULL, 0) == 0)
 
     def dequantize(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The values as float32 in numpy's order (shape reversed); ModelError if the type has no kernel."""
+        """The values as float32, rounded to nearest, in numpy's order (shape reversed).
+
+        ModelError for Q8_1 and Q8_K, which are no types of files, GGUFError once the file is closed.
+        """
+        if not self.has_kernel and self.type.name in _NUMBERS:
+            return self.array.astype(np.float32)
         out = np.empty(self.shape[::-1], np.float32)
         dst = ffi.from_buffer("float[]", out, require_writable=True)
         if lib.pl_dequantize(self.type.id, ffi.from_buffer(self.data), dst, out.size) < 0:
-            raise ModelError(f"tensor {show(self.name)} is of type {self.type.name}, which pyllm cannot dequantize yet")
+            raise ModelError(
+                f"tensor {show(self.name)} is of type {self.type.name}, which is none of files: convert the model again"
+            )
         return out
 
 

@@ -74,7 +74,7 @@ _OTHERS: Final = (
 
 @dataclass(frozen=True)
 class TypeInfo:
-    """A tensor type: elements and bytes per block, activations of its matmul (-1 none yet, 0 F32, 1 Q8)."""
+    """A tensor type: elements and bytes per block, activations of its matmul (-1: no kernel, 0: F32, 1: Q8)."""
 
     name: str
     id: int
