@@ -237,17 +237,17 @@ class Graph:
         *,
         inv_freq_long: npt.NDArray[np.float32] | None = None,
         long_after: int = 0,
-        growth: tuple[float, int] | None = None,
+        growth: tuple[float, int, int] | None = None,
     ) -> Value:
         """[T][2 * len(inv_freq)]: (cos, sin) of position * inv_freq, times scale (RoFormer, Su et al. 2021).
 
         inv_freq_long takes its place in sequences of more than long_after tokens (LongRoPE, Ding et al. 2024).
-        growth (b, n): times 1 + b * log(1 + position // n) too, which makes the attention of later queries sharper
-        (Scalable-Softmax, Nakanishi 2025)."""
+        growth (b, n, m): times 1 + b * log(1 + (position + m) // n) too, which makes the attention of later queries
+        sharper (Scalable-Softmax, Nakanishi 2025)."""
         out = Value(ROWS_T, 2 * len(inv_freq), name)
         switched = None if inv_freq_long is None else self.const(f"{name}.inv_freq_long", inv_freq_long)
-        b, n = growth or (0.0, 0)
-        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq), switched], i=[n], f=[scale, b])
+        b, n, m = growth or (0.0, 0, 0)
+        self._add("rope_table", out, [self.const(f"{name}.inv_freq", inv_freq), switched], i=[n, m], f=[scale, b])
         self.long_after = long_after if switched else self.long_after
         return out
 
@@ -293,12 +293,14 @@ class Graph:
         head_dim_v: int,
         scale: float,
         window: int = 0,
+        chunk: int = 0,
         softcap: float = 0.0,
         sinks: Const | None = None,
         cache: Cache | None = None,
     ) -> Value:
         """Store k and v in a new layer of the cache, then [T][n_heads * head_dim_v] = softmax(scale q K^T) V over
-        all earlier keys of each token's sequence (the last `window` of them if not 0).
+        all earlier keys of each token's sequence (the last `window` of them if not 0; those of the same
+        `chunk` positions if that is not 0).
 
         softcap: scores are held within +-softcap by tanh (Gemma 2). sinks [n_heads]: a score of each head that takes
         part in the softmax without a value (gpt-oss). cache: an earlier layer's, one of self.caches, which is only
@@ -309,7 +311,7 @@ class Graph:
             self._add("kv_store", None, [k, v, cache], i=[n_kv, head_dim_k, head_dim_v])
         out = Value(q.rows, n_heads * head_dim_v, f"blk.{self.n_attention}.attn")
         self.n_attention += 1
-        dims = [n_heads, n_kv, head_dim_k, head_dim_v, window, 0]
+        dims = [n_heads, n_kv, head_dim_k, head_dim_v, -chunk if chunk else window, 0]
         self._add("attn", out, [q, cache, sinks], i=dims, f=[scale, softcap])
         return out
 

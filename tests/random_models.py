@@ -199,6 +199,8 @@ MODELS: dict[str, dict[str, Any]] = {
                 "sparse_biases": CHOICE,
                 "keys": {**EXPERT_KEYS, "expert_gating_func": 2, "shortconv.l_cache": 3} | DENSE_FIRST},
     "jais2": {"matrices": ATTENTION | MLP, "biases": [*ATTENTION, *MLP], "layer_norm": True, "norm_biases": True},
+    "llama4": {"matrices": [ATTENTION | GLU if i % 2 == 0 else SPARSE for i in range(5)],
+               "keys": EXPERT_KEYS | {"expert_used_count": 1, "interleave_moe_layer_step": 2}},
     "maincoder": {"matrices": ATTENTION | GLU, "vectors": HEAD_NORMS},
     "mellum": {"matrices": ATTENTION | EXPERTS, "vectors": HEAD_NORMS,
                "keys": EXPERT_KEYS | YARN | {"attention.sliding_window": 8}},

@@ -49,6 +49,7 @@ typedef struct tile {
 
 /* The keys that the token at position pos sees: [first, pos]. */
 static int32_t first_key(const shape *sh, int32_t pos) {
+  if (sh->window < 0) return pos / -sh->window * -sh->window; /* the start of its chunk */
   return sh->window && pos + 1 > sh->window ? pos + 1 - sh->window : 0;
 }
 

@@ -55,7 +55,7 @@ void pl_do_rope_table(const pl_run_ctx *c, const pl_op *op) {
     while (t >= st->q_start[s + 1]) s++;
     const float *inv_freq = pl_at(c, &op->src[is_switched && st->long_rope[s]], 0);
     float *y = pl_at(c, &op->dst[0], t), scale = op->f[0];
-    if (op->i[0]) scale *= 1.0f + op->f[1] * (float)log(1.0 + st->pos[t] / op->i[0]);
+    if (op->i[0]) scale *= 1.0f + op->f[1] * (float)log(1.0 + (st->pos[t] + op->i[1]) / op->i[0]);
     for (int64_t i = 0; i < half; i++) {
       float angle = (float)st->pos[t] * inv_freq[i]; /* rounded to float32, as the models were trained */
       y[2 * i] = (float)cos((double)angle) * scale;

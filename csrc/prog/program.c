@@ -183,9 +183,9 @@ static int op_ok(pl_program *p, const pl_op *op) {
       if (n_kv < 1 || hd_k < 1 || hd_k > PL_HEAD_MAX || hd_v < 1 || hd_v > PL_HEAD_MAX || kc->cols != hd_k ||
           vc->cols != hd_v)
         return 0;
-      if (is_attn
-              ? op->i[0] < n_kv || op->i[0] % n_kv || op->src[0].cols != (int64_t)op->i[0] * hd_k || op->i[4] < 0
-              : op->src[0].cols != (int64_t)n_kv * hd_k || op->src[1].cols != (int64_t)n_kv * hd_v)
+      if (is_attn ? op->i[0] < n_kv || op->i[0] % n_kv || op->src[0].cols != (int64_t)op->i[0] * hd_k ||
+                        op->i[4] == INT32_MIN
+                  : op->src[0].cols != (int64_t)n_kv * hd_k || op->src[1].cols != (int64_t)n_kv * hd_v)
         return 0;
       if (!cache_ok(p, kc, n_kv, 1) || !cache_ok(p, vc, n_kv, 0)) return 0;
       const pl_view *sinks = &op->src[3];
@@ -236,7 +236,8 @@ static int op_ok(pl_program *p, const pl_op *op) {
     case PL_OP_xielu:
       return op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols;
     case PL_OP_rope_table:
-      return op->i[0] >= 0 && (op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols);
+      return op->i[0] >= 0 && op->i[1] >= 0 && op->i[1] < 1 << 20 &&
+             (op->src[1].buf < 0 || op->src[1].cols == op->src[0].cols);
     default:
       return 1;
   }

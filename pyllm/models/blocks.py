@@ -81,6 +81,7 @@ def attention(
     qk_norm: str = "",
     q_table: Value | None = None,
     window: int = 0,
+    chunk: int = 0,
     scale: float = 0.0,
     softcap: float = 0.0,
     sinks: Const | None = None,
@@ -88,8 +89,8 @@ def attention(
     """[T][n_embd] of normed x [T][n_embd]: q, k, v, rope by `table` (if any), attention, output.
 
     qk_norm: RMSNorm on q and k before the rotation, per "head" or over "all" heads together, or per head after it
-    ("rotated"). q_table: of q, where it has its own. scale: 1/sqrt(head_dim_k) if 0. softcap, sinks: see
-    Graph.attention.
+    ("rotated"). q_table: of q, where it has its own. scale: 1/sqrt(head_dim_k) if 0. chunk, softcap, sinks:
+    see Graph.attention.
     """
     blk = f"blk.{layer}."
     q, k, v = qkv(g, hp, x, layer)
@@ -115,6 +116,7 @@ def attention(
         head_dim_v=hp.head_dim_v,
         scale=scale or hp.head_dim_k**-0.5,
         window=window,
+        chunk=chunk,
         softcap=softcap,
         sinks=sinks,
     )

@@ -20,7 +20,7 @@ def build(g: Graph, hp: Hparams) -> None:
     if keys.has("attention.temperature_scale"):
         if not scaling.original_context_length or hp.n_rot != hp.head_dim_k:
             raise ModelError("a temperature of attention needs an original context length and whole heads rotated")
-        growth = keys.real("attention.temperature_scale"), scaling.original_context_length
+        growth = keys.real("attention.temperature_scale"), scaling.original_context_length, 0
         q_table = g.rope_table(inv_freq, scale, "rope_q", growth=growth)
     x = g.embed(g.weight("token_embd.weight", hp.n_vocab, hp.n_embd))
     for layer in range(hp.n_layer):
