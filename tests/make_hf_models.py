@@ -27,6 +27,16 @@ SMALL = {
     "pad_token_id": None,
 }  # fmt: skip
 MOE = {"num_experts_per_tok": 2}
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+ROUTED = MOE | {
+    "n_routed_experts": 4, "n_shared_experts": 1, "moe_intermediate_size": 32, "first_k_dense_replace": 1, "n_group": 1,
+    "topk_group": 1,
+}  # fmt: skip
+HYBRID = {
+    "shared_intermediate_size": 96, "layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 16,
+    "mamba_d_state": 16, "mamba_n_groups": 1, "embedding_multiplier": 3.0, "logits_scaling": 2.0,
+    "residual_multiplier": 0.5, "attention_multiplier": 0.2,
+}  # fmt: skip
 # fmt: off
 #: models without a golden: class and what differs from SMALL
 MORE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -57,6 +67,43 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
         "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
                           "image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"},
         "mm_tokens_per_image": 4, "image_token_index": 500, "boi_token_index": 498, "eoi_token_index": 499}),
+    "phi2": ("PhiForCausalLM", {}),
+    "seed_oss": ("SeedOssForCausalLM", {"head_dim": 16}),
+    "exaone4": ("Exaone4ForCausalLM", {"head_dim": 16, "num_hidden_layers": 5, "sliding_window": 16}),
+    "arcee": ("ArceeForCausalLM", {"head_dim": 16}),
+    "nemotron": ("NemotronForCausalLM", {"head_dim": 16}),
+    "jais2": ("Jais2ForCausalLM", {"head_dim": 16}),
+    "olmo": ("OlmoForCausalLM", {"clip_qkv": 1.5}),
+    "starcoder": ("GPTBigCodeForCausalLM", {
+        "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 128}),
+    "hunyuan_dense": ("HunYuanDenseV1ForCausalLM", {"head_dim": 16}),
+    "hunyuan_moe": ("HunYuanMoEV1ForCausalLM", {"head_dim": 16, "num_experts": 4, "moe_topk": 2}),
+    "glm4moe": ("Glm4MoeForCausalLM", ROUTED | {"use_qk_norm": True, "head_dim": 16}),
+    "dots1": ("Dots1ForCausalLM", ROUTED | {"head_dim": 16, "num_key_value_heads": 4, "norm_topk_prob": True}),
+    "exaone_moe": ("ExaoneMoeForCausalLM", ROUTED | {
+        "head_dim": 16, "num_experts": 4, "num_hidden_layers": 5, "sliding_window": 16, "num_shared_experts": 1}),
+    "ernie4_5_moe": ("Ernie4_5_MoeForCausalLM", {
+        "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1, "moe_layer_end_index": 1}),
+    "lfm2moe": ("Lfm2MoeForCausalLM", MOE | {
+        "num_experts": 4, "moe_intermediate_size": 32, "num_dense_layers": 1,
+        "layer_types": ["conv", "full_attention"]}),
+    "granitehybrid": ("GraniteMoeHybridForCausalLM", HYBRID | {"num_local_experts": 0}),
+    "granitehybrid_moe": ("GraniteMoeHybridForCausalLM", HYBRID | MOE | {
+        "num_local_experts": 4, "position_embedding_type": "rope", "intermediate_size": 32}),
+    "apertus": ("ApertusForCausalLM", {}),
+    "mistral3": ("Ministral3ForCausalLM", {"head_dim": 16, "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16}}),
+    "qwen2vl": ("Qwen2_5_VLForConditionalGeneration", {
+        "text_config": SMALL | {"rope_parameters": MROPE, "model_type": "qwen2_5_vl_text"},
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+                          "patch_size": 4}}),
+    "qwen3vl": ("Qwen3VLForConditionalGeneration", {
+        "text_config": SMALL | {"head_dim": 16, "rope_parameters": MROPE, "model_type": "qwen3_vl_text"},
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+                          "patch_size": 4, "deepstack_visual_indexes": [0]}}),
+    "minimax_m2": ("MiniMaxM2ForCausalLM", MOE | {"num_local_experts": 4, "head_dim": 16}),
     "falcon40": ("FalconForCausalLM", {
         "new_decoder_architecture": True, "num_kv_heads": 2, "num_attention_heads": 4, "bias": False, "alibi": False,
         "ffn_hidden_size": 128, "parallel_attn": True}),

@@ -46,6 +46,7 @@ _PREFIX: Final = re.compile(r"^(?:model\.language_model\.|language_model\.model\
 #: names of activation functions
 SILU: Final = ("silu", "swish")
 GELU: Final = ("gelu",)
+RELU2: Final = ("relu2",)
 GELU_TANH: Final = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 #: names of most decoders: {L} is a layer of the checkpoint, {B} one of the file
 DECODER: Final[dict[str, str]] = {
@@ -64,6 +65,11 @@ DECODER: Final[dict[str, str]] = {
 }
 #: norms per head of queries and keys
 QK_NORM: Final = {"{L}.self_attn.q_norm": "{B}.attn_q_norm", "{L}.self_attn.k_norm": "{B}.attn_k_norm"}
+#: experts that all tokens take, and what helps to choose the others
+SHARED: Final[dict[str, str]] = {
+    **{f"{{L}}.mlp.shared_experts.{k}_proj": f"{{B}}.ffn_{k}_shexp" for k in ("gate", "up", "down")},
+    "{L}.mlp.gate.e_score_correction_bias": "{B}.exp_probs_b.bias",
+}
 #: experts of the Qwen family and its kin; {E} is an expert
 EXPERTS: Final[dict[str, str]] = {
     "{L}.mlp.gate": "{B}.ffn_gate_inp",
@@ -157,7 +163,7 @@ class Mapping:
                     self.key(f"rope.scaling.{ours}", c.rope_real(theirs))
         elif kind == "llama3":
             self.tensors["rope_freqs.weight"] = Lazy.values(self._llama3_divisors())
-        elif kind not in ("default", "longrope", "su"):
+        elif kind not in ("default", "longrope", "su", "mrope"):  # mrope: sections of positions, the same for text
             raise c.error(f"the rotary scaling {kind!r} is not supported (linear, yarn, llama3, longrope)")
 
     def _llama3_divisors(self) -> Any:
@@ -181,6 +187,41 @@ class Mapping:
         self.key("expert_used_count", n_used)
         if n_ff is not None:
             self.key("expert_feed_forward_length", n_ff)
+
+    def routed_experts(self, *, sigmoid: bool, normalize: bool) -> None:
+        """As DeepSeek's configurations have them: chosen by softmax or sigmoid, some shared, the first layers without.
+        sigmoid, normalize: where the configuration does not say."""
+        c = self.config
+        n = c.integer("n_routed_experts", "num_experts")
+        self.experts(n, c.integer("num_experts_per_tok"), c.integer("moe_intermediate_size"))
+        self.key("expert_shared_count", c.integer("n_shared_experts", "num_shared_experts", default=0))
+        self.key("expert_weights_scale", c.real("routed_scaling_factor", default=1.0))
+        self.key("expert_weights_norm", c.flag("norm_topk_prob", default=normalize))
+        kind = c.get("scoring_func", default="sigmoid" if sigmoid else "softmax")
+        if kind not in ("sigmoid", "softmax"):
+            raise c.error(f"experts chosen by {kind!r:.40} are not supported")
+        self.key("expert_gating_func", 2 if kind == "sigmoid" else 1)
+        self.key("leading_dense_block_count", c.integer("first_k_dense_replace", default=0))
+        for ours, theirs in (("expert_group_count", "n_group"), ("expert_group_used_count", "topk_group")):
+            if c.has(theirs):
+                self.key(ours, c.integer(theirs))
+
+    def drop_predictors(self) -> None:
+        """Leave out the layers after the last, which guess later tokens."""
+        n = self.config.n_layer
+        for layer in range(n, n + self.config.integer("num_nextn_predict_layers", default=0)):
+            self.drop(rf"model\.layers\.{layer}\..*")
+
+    def windows(self, period: int) -> None:
+        """The sliding window, and which layers have it: all but the last of each period, unless the configuration
+        lists them."""
+        c, n = self.config, self.config.n_layer
+        if c.has("sliding_window"):
+            self.key("attention.sliding_window", c.integer("sliding_window"))
+            kinds = c.items("layer_types", str, n) if c.has("layer_types") else None
+            default = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(n)]
+            pattern = [kind == "sliding_attention" for kind in kinds or default]
+            self.key("attention.sliding_window_pattern", pattern, "array of bool")
 
     def window(self) -> None:
         """The sliding window, where the configuration has one in use."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..mapping import Mapping
+from ..mapping import Change, Mapping
 
 CLASSES = ("Lfm2ForCausalLM", "LFM2ForCausalLM")
 NAMES = {
@@ -26,21 +26,30 @@ NAMES = {
 }
 
 
-def convert(m: Mapping) -> None:
-    c = m.config
-    n = c.n_layer
+#: convolutions lose a dimension of 1
+CHANGES: dict[str, Change] = {"conv": lambda x: x.reshape(x.shape[0], x.shape[2]) if len(x.shape) == 3 else x}
+
+
+def layers(m: Mapping) -> None:
+    """Which layers attend, and how long the convolutions of the others are."""
+    c, n = m.config, m.config.n_layer
     if c.has("layer_types"):
         kinds = [kind != "conv" for kind in c.items("layer_types", str, n)]
     else:
         full = c.items("full_attn_idxs", int)
         kinds = [i in full for i in range(n)]
+    m.key("attention.head_count_kv", [c.n_head_kv if attends else 0 for attends in kinds], "array of i32")
+    m.key("shortconv.l_cache", c.integer("conv_L_cache"))
+
+
+def convert(m: Mapping) -> None:
+    c = m.config
     if not c.has("intermediate_size"):
         c.values["intermediate_size"] = c.integer("block_ff_dim")
     c.values["intermediate_size"] = _width(m)
     m.hparams()
-    m.key("attention.head_count_kv", [c.n_head_kv if attends else 0 for attends in kinds], "array of i32")
-    m.key("shortconv.l_cache", c.integer("conv_L_cache"))
-    m.move(NAMES, {"conv": lambda x: x.reshape(x.shape[0], x.shape[2]) if len(x.shape) == 3 else x})
+    layers(m)
+    m.move(NAMES, CHANGES)
 
 
 def _width(m: Mapping) -> int:
