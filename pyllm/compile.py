@@ -18,6 +18,7 @@ from .fusion import ACT_BLOCK, LOCAL, TYPE_ACT_Q8, TYPE_F32, WEIGHTS, is_float, 
 from .graph import ROWS_O, ROWS_T, Cache, Const, Graph, State, Value, Weight
 
 TYPE_Q4_0 = 2
+TYPE_Q8_0 = 8
 ALIGN = 64
 
 #: ops in which each thread handles its own rows of the step's tokens, the same in each (pl_my_rows)
@@ -300,9 +301,9 @@ def place_barriers(ops: list[Op]) -> None:
 
 
 def _reads_first_keys(op: Op) -> bool:
-    """Whether a row takes in that of another: keys of 4 bits are kept as differences from the first of their page."""
+    """Whether a row takes in that of another: quantized keys are differences from the first of their page."""
     keys = op.dst[0]
-    return op.kind == "kv_store" and keys is not None and keys.type == TYPE_Q4_0
+    return op.kind == "kv_store" and keys is not None and keys.type in (TYPE_Q8_0, TYPE_Q4_0)
 
 
 def _conflict(a: tuple[View, bool, bool], b: tuple[View, bool, bool]) -> bool:

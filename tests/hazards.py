@@ -85,18 +85,19 @@ def padded(kind: int, head_dim: int) -> int:
     return -(-head_dim // to) * to
 
 
-def offsets(head_dim: int) -> Ranges:
-    """Addresses within a head's part of a page of 4-bit keys of what they are differences from, and its scales."""
-    hdp = padded(Q4_0, head_dim)
-    return span(hdp * PAGE // 2 + hdp // 32 * PAGE * 2, hdp + hdp // 32 * 2)
+def offsets(kind: int, head_dim: int) -> Ranges:
+    """Addresses within a head's part of a page of quantized keys of what they are differences from, and its scales."""
+    hdp = padded(kind, head_dim)
+    return span(hdp * PAGE // (2 if kind == Q4_0 else 1) + hdp // 32 * PAGE * 2, hdp + hdp // 32 * 2)
 
 
 def head_bytes(kind: int, head_dim: int, key: bool) -> int:
     """Bytes of one KV head of a page."""
     n = padded(kind, head_dim) * PAGE
-    if kind == Q4_0:
-        return n // 2 + n // 32 * 2 + (-(-len(offsets(head_dim)) // 32) * 32 if key else 0)
-    return {F32: 4 * n, F16: 2 * n, BF16: 2 * n, Q8_0: n + n // 32 * 2}[kind]
+    if kind in (Q4_0, Q8_0):
+        codes = n // 2 if kind == Q4_0 else n
+        return codes + n // 32 * 2 + (-(-len(offsets(kind, head_dim)) // 32) * 32 if key else 0)
+    return {F32: 4 * n, F16: 2 * n, BF16: 2 * n}[kind]
 
 
 def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
@@ -107,7 +108,7 @@ def cell(kind: int, head_dim: int, j: int, key: bool) -> Ranges:
         n = np.arange(hdp // per, dtype=np.int64)
         codes = (n // 4 * PAGE + j) * 4 + n % 4 if key else j * (hdp // per) + n
         scales = hdp * PAGE // per + 2 * (np.arange(hdp // 32, dtype=np.int64) * PAGE + j)
-        first = offsets(head_dim) if kind == Q4_0 and key and j == 0 else span(0, 0)
+        first = offsets(kind, head_dim) if key and j == 0 else span(0, 0)
         return np.concatenate([codes, scales, scales + 1, first])
     d = np.arange(head_dim, dtype=np.int64)
     at = d * PAGE + j if key else j * hdp + d
@@ -157,12 +158,12 @@ def row_wise(op: Op, shape: Shape, t: int) -> tuple[list[tuple[str, Ranges]], li
             assert v
             part = cell(v.type, head_dim, pos % PAGE, key)
             n = head_bytes(v.type, head_dim, key)
-            if v.type == Q4_0 and key and pos % PAGE:  # the first key of its page, which may be of this step
+            if v.type in (Q4_0, Q8_0) and key and pos % PAGE:  # the first key of its page, which may be of this step
                 assert reads[0]
                 here = [u for u, *rest in tokens if rest == [s, pos // PAGE * PAGE]]
                 r += [row(reads[0], u) for u in here]
                 if not here:
-                    r += [(v.buf, v.off + page * v.stride + h * n + offsets(head_dim)) for h in range(op.i[0])]
+                    r += [(v.buf, v.off + page * v.stride + h * n + offsets(v.type, head_dim)) for h in range(op.i[0])]
             w += [(v.buf, v.off + page * v.stride + h * n + part) for h in range(op.i[0])]
         return r, w
     return r, [row(v, t) for v in dst if v]

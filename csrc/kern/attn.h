@@ -34,9 +34,8 @@ PL_INLINE int32_t page_end(int32_t j, int32_t j1) {
   return next < j1 ? next : j1;
 }
 
-/* Lines of 64 bytes to ask for with each 32 values of 16 keys: codes, scales, and what else belongs to them (the offset of
- * Q4_0), rounded up. */
-PL_INLINE int fetched(const int type) { return type == PL_Q8_0 ? 9 : 6; }
+/* Lines of 64 bytes to ask for with each 32 values of 16 keys: codes, scales and offset, rounded up. */
+PL_INLINE int fetched(const int type) { return type == PL_Q8_0 ? 10 : 6; }
 
 /* The av kernel made of a room's rows(p, v, j0, j1, hdp, o, ahead, type, R), which takes R rows of scores: MOST at a time,
  * then LESS, then what is left. */
@@ -58,10 +57,10 @@ typedef struct pl_offsets {
   uint16_t room[PL_HEAD_MAX / 32 * PL_PAGE];
 } pl_offsets;
 
-static inline void gather_offsets(const void *const *k, int32_t nb, int32_t hd, pl_offsets *y) {
+static inline void gather_offsets(const void *const *k, int32_t nb, int32_t hd, const int type, pl_offsets *y) {
   uint16_t *d = (uint16_t *)(void *)(y->codes + hd * PL_PAGE);
   for (int32_t p = 0; p < nb; p++) {
-    const uint8_t *offset = (const uint8_t *)k[p] + hd * PL_PAGE / 2 + hd / 32 * PL_PAGE * 2;
+    const uint8_t *offset = (const uint8_t *)k[p] + code_bytes(type, hd * PL_PAGE) + hd / 32 * PL_PAGE * 2;
     for (int32_t g = 0; g < hd / 4; g++) memcpy(y->codes + (g * PL_PAGE + p) * 4, offset + 4 * g, 4);
     for (int32_t b = 0; b < hd / 32; b++) memcpy(d + b * PL_PAGE + p, offset + hd + 2 * b, 2);
   }
@@ -75,12 +74,12 @@ static inline void gather_offsets(const void *const *k, int32_t nb, int32_t hd, 
     for (int32_t b = 0; b < nb; b++) {                                                                           \
       const uint8_t *next = ahead[b];                                                                            \
       const pl_q16 *x = q;                                                                                       \
-      const float *start = type == PL_Q4_0 ? from + b : NULL;                                                    \
+      const float *start = from + b;                                                                             \
       float *y = s + b * PL_PAGE;                                                                                \
       int32_t n = nq;                                                                                            \
       for (; n >= MOST; n -= MOST, x += MOST * (hd / 32), y += MOST * stride, next = k[b]) {                     \
         tile(x, k[b], hd, scale, start, y, stride, next, type, MOST);                                            \
-        if (type == PL_Q4_0) start += MOST * PL_PAGE;                                                            \
+        start += MOST * PL_PAGE;                                                                                 \
       }                                                                                                          \
       PL_ROWS(n, R, MOST, tile(x, k[b], hd, scale, start, y, stride, next, type, R))                             \
     }                                                                                                            \
@@ -88,26 +87,22 @@ static inline void gather_offsets(const void *const *k, int32_t nb, int32_t hd, 
 
 /* The qk kernels made of a room's blocks(q, nq, k, nb, hd, scale, from, s, stride, ahead, type): s [nq][stride], of which
  * columns [0, 16 nb) are written, the scores of nb blocks (scale 0: as the sums are), each starting from that of its block
- * in from [nq][16], or from 0 if that is NULL. Q4_0 first takes 64 queries to the offsets: what their pages' scores start
- * from. */
-#define PL_QK_QUANT(level)                                                                                      \
-  void pl_qk_Q8_0_##level(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale, \
-                          float *s, const void *const *ahead) {                                                 \
-    blocks(q, nq, k, nb, hd, scale, NULL, s, PL_CHUNK, ahead, PL_Q8_0);                                         \
-  }                                                                                                             \
-  void pl_qk_Q4_0_##level(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, float scale, \
-                          float *s, const void *const *ahead) {                                                 \
-    enum { QUERIES = 64 };                                                                                      \
-    pl_offsets offsets;                                                                                         \
-    const void *block = &offsets;                                                                               \
-    float from[QUERIES * PL_PAGE];                                                                              \
-    gather_offsets(k, nb, hd, &offsets);                                                                        \
-    for (int32_t r = 0; r < nq; r += QUERIES) {                                                                 \
-      const pl_q16 *x = (const pl_q16 *)q + r * (hd / 32);                                                      \
-      const int32_t n = nq - r < QUERIES ? nq - r : QUERIES;                                                    \
-      blocks(x, n, &block, 1, hd, 0, NULL, from, PL_PAGE, &block, PL_Q8_0);                                     \
-      blocks(x, n, k, nb, hd, scale, from, s + r * PL_CHUNK, PL_CHUNK, ahead, PL_Q4_0);                         \
-    }                                                                                                           \
+ * in from [nq][16]. 64 queries meet the pages' offsets first: what the scores of their keys start from. */
+#define PL_QK_QUANT(type, level)                                                                       \
+  void pl_qk_##type##_##level(const void *q, int32_t nq, const void *const *k, int32_t nb, int32_t hd, \
+                              float scale, float *s, const void *const *ahead) {                       \
+    enum { QUERIES = 64 };                                                                             \
+    static const float zero[QUERIES * PL_PAGE];                                                        \
+    pl_offsets offsets;                                                                                \
+    const void *block = &offsets;                                                                      \
+    float from[QUERIES * PL_PAGE];                                                                     \
+    gather_offsets(k, nb, hd, PL_##type, &offsets);                                                    \
+    for (int32_t r = 0; r < nq; r += QUERIES) {                                                        \
+      const pl_q16 *x = (const pl_q16 *)q + r * (hd / 32);                                             \
+      const int32_t n = nq - r < QUERIES ? nq - r : QUERIES;                                           \
+      blocks(x, n, &block, 1, hd, 0, zero, from, PL_PAGE, &block, PL_Q8_0);                            \
+      blocks(x, n, k, nb, hd, scale, from, s + r * PL_CHUNK, PL_CHUNK, ahead, PL_##type);              \
+    }                                                                                                  \
   }
 
 #endif

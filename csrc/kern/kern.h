@@ -95,9 +95,9 @@ typedef void pl_rope_fn(float *x, int32_t n_heads, int64_t head_stride, int32_t 
  *   K layout, hd <= PL_HEAD_MAX values per key (hdp of quantized types).
  *   F32 F16 BF16: q is float, in panels of 8 rows, [hd][8] each: row r's value d at q[(r / 8 * hd + d) * 8 + r % 8];
  *     the rest of the last panel may be anything. Per score a chain of fmaf over d ascending, from 0, times scale.
- *   Q8_0: q is pl_q16 [nq][hd / 32]. Per score acc = 0, then per block of 32 values acc = fmaf((float)idot, d_k, acc)
- *     with idot = sum of c * code in int32; s = acc * (d_q * scale).
- *   Q4_0: likewise, but acc starts as what Q8_0 gives for the page's offset, and codes are less 8.
+ *   Q8_0 Q4_0: q is pl_q16 [nq][hd / 32]. Per score acc = 0, then acc = fmaf((float)idot, d, acc) per block of 32
+ *     values of the page's offset, and then per block of the key: idot = sum of c * code in int32 (codes of Q4_0 less
+ *     8), d its scale; s = acc * (d_q * scale).
  * softmax: given s [n] and the running maximum *m: new maximum (NaN scores passed over, -0 made +0),
  *   p = pl_exp(s - max) in place (0 beyond n up to the next multiple of 16; what lay there does not matter),
  *   returns their sum (sixteen interleaved sums, pl_tree16).

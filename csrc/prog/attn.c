@@ -122,7 +122,7 @@ int32_t pl_attn_counters(int32_t n_threads) { return n_threads * PARTS; }
 
 /* Queries of the tile as the qk kernel wants them: in panels of 8 rows, [hd_k][8] each, or rotated and quantized. */
 static void gather_queries(const pl_run_ctx *c, const shape *sh, const tile *t, int32_t h, const work *w) {
-  int32_t hd = sh->hd_k, hdp = sh->hdp_k, rotation = pl_kv_rotation_k(sh->kc->type, hdp);
+  int32_t hd = sh->hd_k, hdp = sh->hdp_k, rotation = pl_kv_rotation_k(sh->kc->type);
   for (int32_t i = t->t0, r = 0; i < t->t1; i++) {
     const float *x = (const float *)pl_at(c, &sh->op->src[0], i) + (int64_t)h * sh->group * hd;
     for (int32_t g = 0; g < sh->group; g++, r++, x += hd) {
@@ -155,7 +155,7 @@ static void attend_chunk(const pl_run_ctx *c, const shape *sh, const tile *t, in
     next[b] = (const uint8_t *)pl_at(c, sh->kc, far) + h * sh->head_k;
   }
   /* scores of keys that a row does not see are made too, and not used */
-  int32_t quantized = pl_kv_quantized(sh->kc->type), rotation = pl_kv_rotation_k(sh->kc->type, sh->hdp_k);
+  int32_t quantized = pl_kv_quantized(sh->kc->type), rotation = pl_kv_rotation_k(sh->kc->type);
   c->kern->qk[sh->kc->type](w->q, rows, k + b0, b1 - b0, quantized ? sh->hdp_k : sh->hd_k,
                             rotation ? sh->op->f[0] / (float)rotation : sh->op->f[0], w->scores + b0 * PL_PAGE,
                             v + b0);

@@ -10,9 +10,8 @@ int32_t pl_kv_dim(int32_t type, int32_t head_dim) {
   return (head_dim + to - 1) / to * to;
 }
 
-int32_t pl_kv_rotation_k(int32_t type, int32_t hdp) {
-  return type == PL_Q8_0 ? hdp & -hdp : type == PL_Q4_0 ? 32 : 0; /* wider is better, but not for differences */
-}
+/* A wider rotation gains nothing for differences. */
+int32_t pl_kv_rotation_k(int32_t type) { return pl_kv_quantized(type) ? 32 : 0; }
 
 int32_t pl_kv_rotation_v(int32_t type, int32_t hdp) { return type == PL_Q4_0 ? hdp & -hdp : 0; }
 
@@ -26,9 +25,8 @@ static int64_t head_bytes(int32_t type, int32_t head_dim, int is_k) {
     case PL_BF16:
       return n * 2;
     case PL_Q8_0:
-      return n + n / 32 * 2;
     case PL_Q4_0:
-      return n / 2 + n / 32 * 2 + (is_k ? (hdp + hdp / 32 * 2 + 31) / 32 * 32 : 0);
+      return n / (type == PL_Q8_0 ? 1 : 2) + n / 32 * 2 + (is_k ? (hdp + hdp / 32 * 2 + 31) / 32 * 32 : 0);
     default:
       return 0;
   }
@@ -69,7 +67,7 @@ static void prepare(const pl_kern_table *k, const float *x, int32_t head_dim, in
  * stored it. */
 static void put_k(const pl_kern_table *k, int32_t type, const float *x, const float *first, int32_t head_dim,
                   int32_t j, uint8_t *head, work w) {
-  int32_t hdp = pl_kv_dim(type, head_dim), h = pl_kv_rotation_k(type, hdp);
+  int32_t hdp = pl_kv_dim(type, head_dim);
   if (type == PL_F32) {
     for (int32_t d = 0; d < head_dim; d++) ((float *)(void *)head)[d * PL_PAGE + j] = x[d];
     return;
@@ -79,24 +77,24 @@ static void put_k(const pl_kern_table *k, int32_t type, const float *x, const fl
     for (int32_t d = 0; d < head_dim; d++) ((uint16_t *)(void *)head)[d * PL_PAGE + j] = w.half[d];
     return;
   }
-  prepare(k, x, head_dim, hdp, h, w.x);
+  prepare(k, x, head_dim, hdp, pl_kv_rotation_k(type), w.x);
   uint16_t *scales = (uint16_t *)(void *)(head + hdp * PL_PAGE / (type == PL_Q8_0 ? 1 : 2));
+  int8_t *offset = (int8_t *)(scales + hdp / 32 * PL_PAGE);
+  uint16_t *offset_scales = (uint16_t *)(void *)(offset + hdp);
+  const int8_t *code = offset;
+  const uint16_t *scale = offset_scales;
+  if (j == 0) {
+    k->code8(w.x, hdp, offset, offset_scales);
+  } else if (first) { /* being stored in this step, maybe by another thread */
+    prepare(k, first, head_dim, hdp, pl_kv_rotation_k(type), w.first);
+    k->code8(w.first, hdp, (int8_t *)w.codes, w.half);
+    code = (int8_t *)w.codes, scale = w.half;
+  }
+  for (int32_t d = 0; d < hdp; d++) w.x[d] -= (float)code[d] * pl_f16_f32(scale[d / 32]);
   if (type == PL_Q8_0) {
     k->code8(w.x, hdp, (int8_t *)w.codes, w.half);
     for (int32_t g = 0; g < hdp / 4; g++) memcpy(head + (g * PL_PAGE + j) * 4, w.codes + 4 * g, 4);
   } else {
-    int8_t *offset = (int8_t *)(scales + hdp / 32 * PL_PAGE);
-    uint16_t *offset_scales = (uint16_t *)(void *)(offset + hdp);
-    const int8_t *code = offset;
-    const uint16_t *scale = offset_scales;
-    if (j == 0) {
-      k->code8(w.x, hdp, offset, offset_scales);
-    } else if (first) { /* being stored in this step, maybe by another thread */
-      prepare(k, first, head_dim, hdp, h, w.first);
-      k->code8(w.first, hdp, (int8_t *)w.codes, w.half);
-      code = (int8_t *)w.codes, scale = w.half;
-    }
-    for (int32_t d = 0; d < hdp; d++) w.x[d] -= (float)code[d] * pl_f16_f32(scale[d / 32]);
     k->code4(w.x, hdp, w.codes, w.half);
     for (int32_t d = 0; d < hdp; d += 8)
       for (int32_t i = 0; i < 4; i++)
@@ -147,7 +145,7 @@ static void store(const pl_run_ctx *c, const pl_view *cache, int is_k, const pl_
     const float *v = pl_at(c, x, t), *first = NULL;
     int32_t j = c->step->slot[t] % PL_PAGE;
     uint8_t *page = pl_at(c, cache, c->step->slot[t] / PL_PAGE);
-    if (is_k && cache->type == PL_Q4_0 && j > 0) {
+    if (is_k && pl_kv_quantized(cache->type) && j > 0) {
       int64_t at = first_of_page(c->step, t);
       if (at >= 0) first = pl_at(c, x, at);
     }

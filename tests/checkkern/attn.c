@@ -18,16 +18,8 @@ static uint16_t scale_of(enum mood mood) { return pl_f32_f16(fabsf(rnd_float(moo
 
 static int64_t block_bytes(const entry *e, int hd) {
   int64_t n = (int64_t)hd * PL_PAGE;
-  switch (e->type_id) {
-    case PL_F32:
-      return n * 4;
-    case PL_Q8_0:
-      return n + n / 16;
-    case PL_Q4_0:
-      return n / 2 + n / 16 + (e->op[0] == 'q' ? hd + hd / 16 : 0);
-    default:
-      return n * 2;
-  }
+  if (!quantized(e)) return n * (e->type_id == PL_F32 ? 4 : 2);
+  return n / (e->type_id == PL_Q8_0 ? 1 : 2) + n / 16 + (e->op[0] == 'q' ? hd + hd / 16 : 0);
 }
 
 static void fill_block(const entry *e, uint8_t *p, int hd, enum mood mood, int extreme) {
@@ -49,7 +41,7 @@ static void fill_block(const entry *e, uint8_t *p, int hd, enum mood mood, int e
     uint16_t d = scale_of(mood);
     memcpy(p + codes + 2 * i, &d, 2);
   }
-  if (e->type_id != PL_Q4_0 || e->op[0] != 'q') return;
+  if (e->op[0] != 'q') return;
   uint8_t *offset = p + codes + n / 16;
   rnd_bytes(offset, (size_t)hd);
   for (int i = 0; i < hd / 32; i++) {
@@ -70,20 +62,24 @@ static double value_at(const entry *e, const uint8_t *p, int hd, int j, int d) {
       return memcpy(&h, p + 2 * at, 2), pl_f16_f32(h);
     case PL_BF16:
       return memcpy(&h, p + 2 * at, 2), pl_bf16_f32(h);
-    case PL_Q8_0:
-      memcpy(&h, p + n + 2 * (d / 32 * PL_PAGE + j), 2);
-      return (double)pl_f16_f32(h) * (int8_t)p[is_k ? (d / 4 * PL_PAGE + j) * 4 + d % 4 : j * hd + d];
-    default: {
-      uint8_t pair = p[is_k ? (d / 8 * PL_PAGE + j) * 4 + d % 4 : j * hd / 2 + d / 32 * 16 + d % 16];
-      int high = is_k ? d % 8 >= 4 : d % 32 >= 16;
-      memcpy(&h, p + n / 2 + 2 * (d / 32 * PL_PAGE + j), 2);
-      double v = (double)pl_f16_f32(h) * ((high ? pair >> 4 : pair & 15) - 8);
-      if (!is_k) return v;
-      const uint8_t *offset = p + n / 2 + n / 16;
-      memcpy(&h, offset + hd + 2 * (d / 32), 2);
-      return v + (double)pl_f16_f32(h) * (int8_t)offset[d];
-    }
+    default:
+      break;
   }
+  int64_t codes = e->type_id == PL_Q8_0 ? n : n / 2;
+  int code;
+  if (e->type_id == PL_Q8_0) {
+    code = (int8_t)p[is_k ? (d / 4 * PL_PAGE + j) * 4 + d % 4 : at];
+  } else {
+    uint8_t pair = p[is_k ? (d / 8 * PL_PAGE + j) * 4 + d % 4 : j * hd / 2 + d / 32 * 16 + d % 16];
+    int high = is_k ? d % 8 >= 4 : d % 32 >= 16;
+    code = (high ? pair >> 4 : pair & 15) - 8;
+  }
+  memcpy(&h, p + codes + 2 * (d / 32 * PL_PAGE + j), 2);
+  double v = (double)pl_f16_f32(h) * code;
+  if (!is_k) return v;
+  const uint8_t *offset = p + codes + n / 16;
+  memcpy(&h, offset + hd + 2 * (d / 32), 2);
+  return v + (double)pl_f16_f32(h) * (int8_t)offset[d];
 }
 
 /* nb blocks in a row, in any order, the last ending where the slot does. */
@@ -149,8 +145,8 @@ void check_qk(const entry *e) {
               weight += fabs(key);
               amax = fabs((double)x[r * hd + d]) > amax ? fabs((double)x[r * hd + d]) : amax;
             }
-            if (e->type_id == PL_Q4_0) magnitude *= 30; /* offset and difference may all but cancel */
-            double rounding = quantized(e) ? 0.51 * amax / 32639 * (e->type_id == PL_Q4_0 ? 30 : 1) * weight : 0;
+            if (quantized(e)) magnitude *= 30; /* offset and difference may all but cancel */
+            double rounding = quantized(e) ? 0.51 * amax / 32639 * 30 * weight : 0;
             near_enough(s[r * PL_CHUNK + j], sum * scale, ((hd + 2) * EPS * magnitude + rounding) * scale, what);
           }
       }

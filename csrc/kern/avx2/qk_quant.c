@@ -9,15 +9,14 @@ PL_INLINE __m256i keys(const uint8_t *codes, int32_t b, int g, int i, const int 
   return _mm256_cvtepi8_epi16(_mm_sub_epi8(v, _mm_set1_epi8(8)));
 }
 
-/* R queries against one block of 16 keys, each sum starting from `from` [R][16] (or 0), times what makes it a score
+/* R queries against one block of 16 keys, each sum starting from `from` [R][16], times what makes it a score
  * (or, where that is 0, left as it is). Lanes hold sums of two of a key's four values each until they are folded. */
 PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const uint8_t *ahead, const int type, const int R) {
   const int32_t n = hd / 32, lines = fetched(type);
   const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   __m256 acc[3][2];
-  PL_UNROLL for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] =
-      type == PL_Q4_0 ? _mm256_set1_ps(from[r * PL_PAGE]) : _mm256_setzero_ps();
+  PL_UNROLL for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_set1_ps(from[r * PL_PAGE]);
   for (int32_t b = 0; b < n; b++) {
     __m256i sum[3][4];
     for (int32_t i = 0; i < lines; i++) fetch(ahead, b * lines + i);
@@ -51,4 +50,5 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
 }
 
 PL_QK_BLOCKS(3)
-PL_QK_QUANT(avx2)
+PL_QK_QUANT(Q8_0, avx2)
+PL_QK_QUANT(Q4_0, avx2)

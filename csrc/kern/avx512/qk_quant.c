@@ -7,7 +7,7 @@ PL_INLINE __m512i keys(const uint8_t *codes, int32_t b, int g, const int type) {
   return g % 2 ? high4(v) : low4(v);
 }
 
-/* R queries against NB blocks of 16 keys, each sum starting from `from` [R][16] (or 0), times what makes it a score
+/* R queries against NB blocks of 16 keys, each sum starting from `from` [R][16], times what makes it a score
  * (or, where that is 0, left as it is). A query's two bytes are summed apart: c = 256 hi + lo. */
 PL_INLINE void tile(const pl_q16 *q, const void *const *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const void *const *ahead, const int type, const int R, const int NB) {
@@ -15,7 +15,7 @@ PL_INLINE void tile(const pl_q16 *q, const void *const *k, int32_t hd, float sca
   const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   __m512 acc[4][4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int j = 0; j < NB; j++) acc[r][j] =
-      type == PL_Q4_0 ? _mm512_set1_ps(from[r * PL_PAGE + j]) : _mm512_setzero_ps();
+      _mm512_set1_ps(from[r * PL_PAGE + j]);
   for (int32_t b = 0; b < n; b++) {
     __m512i hi[4][4], lo[4][4], key[4];
     PL_UNROLL for (int j = 0; j < NB; j++) for (int i = 0; i < fetched(type); i++)
@@ -53,7 +53,7 @@ PL_INLINE void rows(const pl_q16 *q, int32_t nq, const void *const *k, int32_t h
                     float *s, int64_t stride, const void *const *ahead, const int type, const int NB) {
   for (; nq >= 4; nq -= 4, q += 4 * (hd / 32), s += 4 * stride, ahead = k) {
     tile(q, k, hd, scale, from, s, stride, ahead, type, 4, NB);
-    if (type == PL_Q4_0) from += 4 * PL_PAGE;
+    from += 4 * PL_PAGE;
   }
   PL_ROWS(nq, R, 4, tile(q, k, hd, scale, from, s, stride, ahead, type, R, NB))
 }
@@ -63,10 +63,9 @@ PL_INLINE void blocks(const pl_q16 *q, int32_t nq, const void *const *k, int32_t
   int32_t b = 0;
   if (nq == 1)
     for (; b + 4 <= nb; b += 4)
-      tile(q, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 1, 4);
-  for (; b + 2 <= nb; b += 2)
-    rows(q, nq, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 2);
-  if (b < nb)
-    rows(q, nq, k + b, hd, scale, type == PL_Q4_0 ? from + b : NULL, s + b * PL_PAGE, stride, ahead + b, type, 1);
+      tile(q, k + b, hd, scale, from + b, s + b * PL_PAGE, stride, ahead + b, type, 1, 4);
+  for (; b + 2 <= nb; b += 2) rows(q, nq, k + b, hd, scale, from + b, s + b * PL_PAGE, stride, ahead + b, type, 2);
+  if (b < nb) rows(q, nq, k + b, hd, scale, from + b, s + b * PL_PAGE, stride, ahead + b, type, 1);
 }
-PL_QK_QUANT(avx512)
+PL_QK_QUANT(Q8_0, avx512)
+PL_QK_QUANT(Q4_0, avx512)

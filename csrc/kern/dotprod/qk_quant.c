@@ -14,7 +14,7 @@ PL_INLINE int32x4_t dot_lane(int32x4_t sum, int8x16_t k, int8x16_t x, int lane) 
                      : vdotq_laneq_s32(sum, k, x, 3);
 }
 
-/* R queries against one block of 16 keys, each sum starting from `from` [R][16] (or 0), times what makes it a score
+/* R queries against one block of 16 keys, each sum starting from `from` [R][16], times what makes it a score
  * (or, where that is 0, left as it is). A query's two bytes are summed apart: c = 256 hi + lo. */
 PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const uint8_t *ahead, const int type, const int R) {
@@ -22,7 +22,7 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
   const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   float32x4_t acc[2][4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) acc[r][h] =
-      vdupq_n_f32(type == PL_Q4_0 ? from[r * PL_PAGE] : 0);
+      vdupq_n_f32(from[r * PL_PAGE]);
   for (int32_t b = 0; b < n; b++) {
     int32x4_t hi[2][4], lo[2][4];
     PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) {
@@ -57,4 +57,5 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
 }
 
 PL_QK_BLOCKS(2)
-PL_QK_QUANT(dotprod)
+PL_QK_QUANT(Q8_0, dotprod)
+PL_QK_QUANT(Q4_0, dotprod)

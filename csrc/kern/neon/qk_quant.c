@@ -12,7 +12,7 @@ PL_INLINE int8x16x4_t keys(const uint8_t *codes, int32_t b, int g, const int typ
   return k;
 }
 
-/* R queries against one block of 16 keys, each sum starting from `from` [R][16] (or 0), times what makes it a score
+/* R queries against one block of 16 keys, each sum starting from `from` [R][16], times what makes it a score
  * (or, where that is 0, left as it is). */
 PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, const float *from, float *s,
                     int64_t stride, const uint8_t *ahead, const int type, const int R) {
@@ -20,7 +20,7 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
   const int64_t bytes = code_bytes(type, hd * PL_PAGE);
   float32x4_t acc[4][4];
   PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) acc[r][h] =
-      vdupq_n_f32(type == PL_Q4_0 ? from[r * PL_PAGE] : 0);
+      vdupq_n_f32(from[r * PL_PAGE]);
   for (int32_t b = 0; b < n; b++) {
     int32x4_t sum[4][4];
     PL_UNROLL for (int r = 0; r < R; r++) PL_UNROLL for (int h = 0; h < 4; h++) sum[r][h] = vdupq_n_s32(0);
@@ -48,4 +48,5 @@ PL_INLINE void tile(const pl_q16 *q, const uint8_t *k, int32_t hd, float scale, 
 }
 
 PL_QK_BLOCKS(4)
-PL_QK_QUANT(neon)
+PL_QK_QUANT(Q8_0, neon)
+PL_QK_QUANT(Q4_0, neon)
