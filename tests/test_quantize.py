@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import gguf_bytes
+import mutate
 import numpy as np
 import pytest
 import quantize_models as models
@@ -277,6 +278,21 @@ def test_memory_is_that_of_a_few_pieces(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert int(out.stdout) < 100_000  # KB
+
+
+def test_damaged_files(data: Path, tmp_path: Path) -> None:
+    """Each is worked with or refused; none crashes, hangs or takes memory for a lie."""
+    rng = np.random.default_rng(1)
+    sums = {f"blk.{i}.a_exps.weight": rng.random((4, 8)) for i in range(3)} | {"b.weight": rng.random((1, 16))}
+    counts = {name: rng.integers(0, 4, len(s)) for name, s in sums.items()}
+    Imatrix(sums, counts, ["a.txt"], 2, 512).save(tmp_path / "imatrix.gguf")
+    for path, check in (
+        (data / "models" / "llama_yarn.gguf", "quantize_mutants:quantize"),
+        (tmp_path / "imatrix.gguf", "quantize_mutants:imatrix"),
+    ):
+        report = mutate.run(path, range(300), check)
+        assert not report.failures, str(report.failures[0])
+        assert report.worked > 30 and report.refused > 150
 
 
 # ---- command line -----------------------------------------------------------------------------------------------
