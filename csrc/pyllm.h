@@ -264,6 +264,32 @@ PL_API void pl_spm_free(pl_spm *h);
 /* The text's n < 2^31 bytes, spaces as U+2581, to ids [cap], cap >= n. The number of ids, or an error. */
 PL_API int64_t pl_spm_encode(const pl_spm *h, const uint8_t *text, int64_t n, int32_t *ids, int64_t cap);
 
+typedef struct pl_ugm pl_ugm;
+/* Unigram. use[i] != 0: token i may come out of plain text. byte_id [256]: the token of each byte, or -1; where
+ * there is none, unk must be a token. charsmap [n_charsmap]: SentencePiece's table of replacements, or n_charsmap 0.
+ * PL_E_VOCAB: the score of token *bad is no number, or with *bad -1 the table is not sound. */
+PL_API int32_t pl_ugm_new(const uint8_t *tokens, const int64_t *token_off, const uint8_t *use, const float *score,
+                          int32_t n_tokens, const int32_t *byte_id, int32_t unk, const uint8_t *charsmap,
+                          int64_t n_charsmap, uint64_t seed, pl_ugm **out, int32_t *bad);
+PL_API void pl_ugm_free(pl_ugm *h);
+/* The text's n bytes after replacement, spaces as U+2581, to out [cap]. prefix: put a space before it; merge: make
+ * one space of many, and none at either end. The number of bytes, even if it is more than cap (the rest is not
+ * stored), or an error. */
+PL_API int64_t pl_ugm_normalize(const pl_ugm *h, const uint8_t *text, int64_t n, int32_t prefix, int32_t merge,
+                                uint8_t *out, int64_t cap);
+/* Normalized text of n < 2^31-1 bytes to ids [cap], cap >= n. The number of ids, or an error. */
+PL_API int64_t pl_ugm_encode(const pl_ugm *h, const uint8_t *text, int64_t n, int32_t *ids, int64_t cap);
+
+typedef struct pl_wpm pl_wpm;
+/* WordPiece. use[i] 1: token i starts a word, 2: it continues one, 0: neither. unk: what a word is that does not
+ * come out whole. */
+PL_API int32_t pl_wpm_new(const uint8_t *tokens, const int64_t *token_off, const uint8_t *use, int32_t n_tokens,
+                          int32_t unk, uint64_t seed, pl_wpm **out);
+PL_API void pl_wpm_free(pl_wpm *h);
+/* As pl_bpe_encode. */
+PL_API int64_t pl_wpm_encode(const pl_wpm *h, const uint8_t *text, const int64_t *word_off, int32_t n_words,
+                             int32_t *ids, int64_t cap, int64_t *ids_end);
+
 typedef struct pl_special pl_special;
 /* A finder of n > 0 texts that stand for ids [n] wherever they occur. NULL when out of memory or on a bad
  * argument. */

@@ -17,7 +17,7 @@ from tokenizer_tools import DATA, TINY_BPE, TINY_SPM, byte_alphabet, english, en
 
 from pyllm.errors import GGUFError, TokenizerError
 from pyllm.gguf import GGUFFile
-from pyllm.tokenizer import Tokenizer, bpe, pre, supported
+from pyllm.tokenizer import Tokenizer, pre, supported, words
 
 pytestmark = pytest.mark.native
 
@@ -336,19 +336,23 @@ def test_paths_and_open_files() -> None:
 
 
 def test_word_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe, "CACHE_WORDS", 50)
+    monkeypatch.setattr(words, "CACHE_WORDS", 50)
     tokenizer = Tokenizer.from_gguf(DATA / "tiny-bpe-gpt2.gguf")
     kind: Any = tokenizer._kind
+
+    def cache() -> dict[str, tuple[int, ...]]:
+        return kind._encoder._cache
+
     rng = random.Random(5)
     for _ in range(100):
         text = random_text(rng) + "x" * rng.randrange(60)
         assert tokenizer.encode(text) == TINY["tiny-bpe-gpt2"].encode(text)
-        assert len(kind._cache) <= 50 and max(map(len, kind._cache)) <= bpe.CACHE_CHARACTERS
+        assert len(cache()) <= 50 and max(map(len, cache())) <= words.CACHE_CHARACTERS
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_threads_share_a_tokenizer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe, "CACHE_WORDS", 200)
+    monkeypatch.setattr(words, "CACHE_WORDS", 200)
     tokenizer = Tokenizer.from_gguf(DATA / f"{name}.gguf")
     texts = [random_text(random.Random(i)) + english(300, i) for i in range(60)]
     expected = [TINY[name].encode(t) for t in texts]

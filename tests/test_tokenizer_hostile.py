@@ -41,7 +41,7 @@ def put(array: np.ndarray, at: int, value: float) -> np.ndarray:
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (BPE, {"model": None}, "tokenizer.ggml.model is missing"),
     (BPE, {"model": 3}, "model is int 3, where a string is expected"),
-    (BPE, {"model": "t6"}, "unknown tokenizer 't6'.*supported: gpt2, llama"),
+    (BPE, {"model": "t6"}, "unknown tokenizer 't6'.*supported: gpt2, llama, t5, bert"),
     (BPE, {"pre": "none"}, "unknown pre-tokenizer 'none'.*gpt-2.*llama-bpe.*qwen2.*smollm"),
     (BPE, {"pre": ["gpt-2"]}, "pre is list"),
     (BPE, {"tokens": None}, "vocabulary is empty"),

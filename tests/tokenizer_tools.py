@@ -66,6 +66,23 @@ def huggingface(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return result
 
 
+def wordpiece_of(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The vocabulary of a GGUF file as BERT's tokenizer of the `tokenizers` package."""
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"].tolist()
+    unk = tokens[metadata["tokenizer.ggml.unknown_token_id"]]
+    vocab = {}
+    for i, (token, type_) in enumerate(zip(tokens, types, strict=True)):
+        vocab[token[1:] if token[0] == "\u2581" else token if type_ == 3 else "##" + token] = i
+    result = tokenizers.Tokenizer(models.WordPiece(vocab=vocab, unk_token=unk, max_input_chars_per_word=100))
+    lowercase = metadata.get("tokenizer.ggml.normalizer.lowercase", True)
+    strip = metadata.get("tokenizer.ggml.normalizer.strip_accents")
+    result.normalizer = normalizers.BertNormalizer(True, True, strip, lowercase)
+    result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    added = [t for t, y in zip(tokens, types, strict=True) if y == 3]
+    result.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in added])
+    return result
+
+
 def _varint(n: int) -> bytes:
     low = b""
     while n > 127:
@@ -89,15 +106,18 @@ def sentencepiece_of(metadata: Mapping[str, Any]) -> sentencepiece.SentencePiece
     types, scores = metadata["tokenizer.ggml.token_type"], metadata["tokenizer.ggml.scores"]
     tokens = metadata["tokenizer.ggml.tokens"]
     unk = metadata.get("tokenizer.ggml.unknown_token_id", tokens.index("<unk>"))
-    proto = b""
+    pieces = []
     for i, (token, type_, score) in enumerate(zip(tokens, types.tolist(), scores.tolist(), strict=True)):
         if type_ == 4:
             token = token.replace(" ", "\u2581")
         type_ = 2 if i == unk else 3 if type_ == 2 else type_
-        proto += _field(1, _field(1, token) + _field(2, float(score)) + _field(3, type_))
-    proto += _field(2, _field(3, 2) + _field(35, int(6 in types)) + _field(40, unk))
+        pieces.append(_field(1, _field(1, token) + _field(2, float(score)) + _field(3, type_)))
+    unigram = metadata["tokenizer.ggml.model"] == "t5"
+    proto = b"".join(pieces) + _field(2, _field(3, 1 if unigram else 2) + _field(35, int(6 in types)) + _field(40, unk))
     prefix = int(metadata.get("tokenizer.ggml.add_space_prefix", True))
-    proto += _field(3, _field(1, "identity") + _field(3, prefix) + _field(4, 0) + _field(5, 1))
+    merge = int(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False))
+    charsmap = bytes(metadata.get("tokenizer.ggml.precompiled_charsmap", b""))
+    proto += _field(3, _field(1, "table") + _field(2, charsmap) + _field(3, prefix) + _field(4, merge) + _field(5, 1))
     return sentencepiece.SentencePieceProcessor(model_proto=proto)
 
 

@@ -60,6 +60,24 @@ static inline uint64_t pl_pair_key(int32_t left, int32_t right) {
   return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
+/* ---- a trie ----------------------------------------------------------------------------------------------- */
+
+typedef struct pl_trie {
+  pl_pairs edges; /* (node, byte) -> node; the root is 0 */
+  int32_t *id;    /* [nodes] of the text that ends here, or -1 */
+} pl_trie;
+
+/* Enter the n texts i with use[i] != 0 (use NULL: all) that are not empty, under ids[i] (ids NULL: i) each; of equal
+ * texts the first counts. 0 or an error. */
+int32_t pl_trie_init(pl_trie *t, const uint8_t *texts, const int64_t *off, const uint8_t *use, const int32_t *ids,
+                     int32_t n, uint64_t seed);
+void pl_trie_free(pl_trie *t);
+/* The node that byte leads to, or -1. */
+static inline int32_t pl_trie_next(const pl_trie *t, int32_t node, uint8_t byte) {
+  const pl_pair *edge = pl_pairs_find(&t->edges, pl_pair_key(node, byte));
+  return edge ? edge->a : -1;
+}
+
 /* ---- merging ---------------------------------------------------------------------------------------------- */
 
 /* A piece of the text being merged: a node of a list that is doubly linked by index. */

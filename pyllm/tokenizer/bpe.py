@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection
-from itertools import chain, islice
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +12,7 @@ from ..errors import TokenizerError
 from . import pre
 from .kind import buffer, pack, seed
 from .vocab import BYTE_SPELLING, TokenType, Vocab
-
-# Words whose ids are remembered: at most so many, of at most so many characters.
-CACHE_WORDS: Final = 32_768
-CACHE_CHARACTERS: Final = 32
+from .words import WordEncoder
 
 
 def _alphabet() -> dict[str, int]:
@@ -42,13 +37,13 @@ class ByteBPE:
         if vocab.merges is None:
             raise TokenizerError("tokenizer.ggml.merges is missing, and tokenizer.ggml.model gpt2 needs it")
         self.add_bos = found.add_bos
+        self.add_eos = False
         self.default_special: dict[str, int] = {}
         self.space_prefix = False
         self._form: Any = found.normalize
         self._vocab = vocab
         self._words = found.compile()
-        self._handle = self._build(vocab, found.whole_words)
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._encoder = WordEncoder(lib.pl_bpe_encode, self._build(vocab, found.whole_words))
 
     @staticmethod
     def _build(vocab: Vocab, whole_words: bool) -> object:
@@ -86,49 +81,7 @@ class ByteBPE:
     def encode(self, text: str, after_special: bool) -> list[int]:
         if self._form and not unicodedata.is_normalized(self._form, text):
             text = unicodedata.normalize(self._form, text)
-        words = self._words(text)
-        unique = set(words)
-        table = self._cache  # entries are added to it and never taken out: threads may share it
-        missing = unique.difference(table)
-        if missing:
-            new = self._merge(missing)
-            table = {w: table[w] for w in unique.difference(new)}
-            table.update(new)
-            self._remember(new)
-        return list(chain.from_iterable(map(table.__getitem__, words)))
-
-    def _remember(self, new: dict[str, tuple[int, ...]]) -> None:
-        short = {w: ids for w, ids in new.items() if len(w) <= CACHE_CHARACTERS}
-        if len(self._cache) + len(short) > CACHE_WORDS:
-            self._cache = dict(islice(short.items(), CACHE_WORDS))
-        else:
-            self._cache.update(short)
-
-    def _merge(self, words: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """The ids of each word."""
-        words = list(words)
-        data, offsets = pack(words)
-        ids = np.empty(max(len(data), 1), np.int32)
-        ends = np.empty(max(len(words), 1), np.int64)
-        n = lib.pl_bpe_encode(
-            self._handle,
-            buffer(data, "uint8_t[]"),
-            buffer(offsets, "int64_t[]"),
-            len(words),
-            buffer(ids, "int32_t[]"),
-            len(ids),
-            buffer(ends, "int64_t[]"),
-        )
-        if n == lib.PL_E_MEM:
-            raise MemoryError("no memory to tokenize the text")
-        if n < 0:
-            raise TokenizerError(f"a word of the text is too long to tokenize (error {n})")
-        flat = ids[:n].tolist()
-        result, start = {}, 0
-        for word, end in zip(words, ends.tolist(), strict=False):
-            result[word] = tuple(flat[start:end])
-            start = end
-        return result
+        return self._encoder.encode(self._words(text))
 
     def token_bytes(self, id: int) -> bytes:
         text = self._vocab.tokens[id]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from .._lib import ffi
-from .vocab import Vocab
+from ..errors import TokenizerError
+from .vocab import BYTE_SPELLING, TokenType, Vocab
+
+SPACE: Final = "\u2581"  # how a token spells a space, other than in byte-level BPE
 
 
 class Kind(Protocol):
@@ -19,7 +22,8 @@ class Kind(Protocol):
     use: several threads may call one.
     """
 
-    add_bos: bool  # where the file does not say
+    add_bos: bool  # these two where the file does not say
+    add_eos: bool
     default_special: dict[str, int]  # ids where the file does not say
     space_prefix: bool  # encode puts a space before text at the start and after a special token
 
@@ -38,6 +42,20 @@ class Kind(Protocol):
 def seed() -> int:
     """A random key for the hash tables of a handle."""
     return int.from_bytes(os.urandom(8), "little")
+
+
+def byte_tokens(vocab: Vocab) -> tuple[dict[int, int], np.ndarray[tuple[int], np.dtype[np.int32]]]:
+    """The bytes that tokens of type BYTE stand for, and the token of each byte [256], or -1."""
+    byte_of: dict[int, int] = {}
+    byte_id = np.full(256, -1, np.int32)
+    for id in np.flatnonzero(vocab.types == TokenType.BYTE).tolist():
+        match = BYTE_SPELLING.fullmatch(vocab.tokens[id])
+        if not match:
+            raise TokenizerError(f"token {id}, {vocab.tokens[id]!r:.60}, is of type byte, but not spelled <0x..>")
+        byte_of[id] = byte = int(match[1], 16)
+        if byte_id[byte] < 0:
+            byte_id[byte] = id
+    return byte_of, byte_id
 
 
 def buffer(array: bytes | np.ndarray[Any, Any], type_: str) -> Any:

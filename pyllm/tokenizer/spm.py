@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from .._lib import ffi, lib
 from ..errors import TokenizerError
-from .kind import buffer, pack, seed
-from .vocab import BYTE_SPELLING, TokenType, Vocab
+from .kind import SPACE, buffer, byte_tokens, pack, seed
+from .vocab import TokenType, Vocab
 
-SPACE: Final = "\u2581"  # how a token spells a space
 _MERGED, _UNUSED = 1, 2  # pyllm.h: pl_spm_new
 
 
@@ -22,19 +19,12 @@ class SentencePieceBPE:
         if vocab.scores is None:
             raise TokenizerError("tokenizer.ggml.scores is missing, and tokenizer.ggml.model llama needs it")
         self.add_bos = True
+        self.add_eos = False
         n = len(vocab)
         self.default_special = {k: id for k, id in (("bos", 1), ("eos", 2), ("unk", 0)) if id < n}
         self.space_prefix = vocab.add_space_prefix is not False
         self._vocab = vocab
-        self._byte_of: dict[int, int] = {}
-        byte_id = np.full(256, -1, np.int32)
-        for id in np.flatnonzero(vocab.types == TokenType.BYTE).tolist():
-            match = BYTE_SPELLING.fullmatch(vocab.tokens[id])
-            if not match:
-                raise TokenizerError(f"token {id}, {vocab.tokens[id]!r:.60}, is of type byte, but not spelled <0x..>")
-            self._byte_of[id] = byte = int(match[1], 16)
-            if byte_id[byte] < 0:
-                byte_id[byte] = id
+        self._byte_of, byte_id = byte_tokens(vocab)
         unk = vocab.special.get("unk", self.default_special.get("unk", -1))
         if unk < 0 and (byte_id < 0).any():
             raise TokenizerError("the vocabulary has neither a token for every byte nor one for unknown text")

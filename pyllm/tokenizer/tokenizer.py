@@ -11,16 +11,23 @@ from ..errors import TokenizerError
 from . import pre
 from .bpe import ByteBPE
 from .decode import StreamDecoder
-from .kind import Kind
+from .kind import SPACE, Kind
 from .special import SpecialTokens, recognize, strips_right
-from .spm import SPACE, SentencePieceBPE
+from .spm import SentencePieceBPE
+from .unigram import Unigram
 from .vocab import TokenType, Vocab
+from .wordpiece import WordPiece
 
 if TYPE_CHECKING:
     from ..gguf import GGUFFile
 
 # tokenizer.ggml.model -> its class
-KINDS: Final[dict[str, type[Kind]]] = {"gpt2": ByteBPE, "llama": SentencePieceBPE}
+KINDS: Final[dict[str, type[Kind]]] = {
+    "gpt2": ByteBPE,
+    "llama": SentencePieceBPE,
+    "t5": Unigram,
+    "bert": WordPiece,
+}
 
 
 def supported() -> dict[str, list[str]]:
@@ -39,7 +46,8 @@ class Tokenizer:
         special_ids: all of those and more (fill-in-the-middle, ...) by name; see vocab.SPECIAL_KEYS.
         eog_ids: every token that ends generation.
         add_bos, add_eos: what encode(add_special=True) puts before and after the text.
-        space_prefix: encode puts a space before text at the start and after a special token (SentencePiece).
+        space_prefix: encode puts a space before text at the start and after a special token (SentencePiece,
+            WordPiece).
     """
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
@@ -69,13 +77,13 @@ class Tokenizer:
         self.pad_id = vocab.special.get("pad")
         self.space_prefix = self._kind.space_prefix
         self.add_bos = self._adds("bos", vocab.add_bos, self._kind.add_bos)
-        self.add_eos = self._adds("eos", vocab.add_eos, False)
+        self.add_eos = self._adds("eos", vocab.add_eos, self._kind.add_eos)
         self._types: list[int] = vocab.types.tolist()
         self._bytes: list[bytes | None] = [None] * self.n_vocab
         #: texts of tokens that are not special and whole characters, as far as stream decoders have met them
         self.plain: dict[int, str] = {}
         self._special = SpecialTokens(vocab, self._spelling, strips_right(vocab))
-        vocab.merges = vocab.scores = None  # what remains of them lies in C
+        vocab.merges = vocab.scores = vocab.charsmap = None  # what remains of them lies in C
         del vocab.ids
 
     @classmethod
@@ -200,7 +208,7 @@ class Tokenizer:
     def _spelling(self, id: int) -> str:
         """How a special token is written in text."""
         token = self._vocab.tokens[id]
-        if self.model == "llama" and self._types[id] == TokenType.USER_DEFINED:
+        if self.model != "gpt2" and self._types[id] == TokenType.USER_DEFINED:
             return token.replace(SPACE, " ")
         return token
 

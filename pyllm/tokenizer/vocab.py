@@ -67,6 +67,10 @@ class Vocab:
     add_bos: bool | None  # None: the file does not say
     add_eos: bool | None
     add_space_prefix: bool | None
+    remove_extra_whitespaces: bool | None
+    lowercase: bool | None  # of the text, before anything else
+    strip_accents: bool | None
+    charsmap: bytes | None  # SentencePiece's compiled table of replacements
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -117,6 +121,10 @@ class Vocab:
             add_bos=_flag(metadata, PREFIX + "add_bos_token"),
             add_eos=_flag(metadata, PREFIX + "add_eos_token"),
             add_space_prefix=_flag(metadata, PREFIX + "add_space_prefix"),
+            remove_extra_whitespaces=_flag(metadata, PREFIX + "remove_extra_whitespaces"),
+            lowercase=_flag(metadata, PREFIX + "normalizer.lowercase"),
+            strip_accents=_flag(metadata, PREFIX + "normalizer.strip_accents"),
+            charsmap=_bytes(metadata, PREFIX + "precompiled_charsmap"),
         )
         vocab.ids = ids
         return vocab
@@ -155,6 +163,13 @@ def _numbers(metadata: Mapping[str, Any], key: str, n: int, dtype: type[Any]) ->
     if dtype is np.int32 and value.size and (value.min() < -(2**31) or value.max() >= 2**31):
         raise TokenizerError(f"{key} has numbers out of range")
     return np.array(value, dtype)
+
+
+def _bytes(metadata: Mapping[str, Any], key: str) -> bytes | None:
+    value = metadata.get(key)
+    if value is not None and not (isinstance(value, np.ndarray) and value.dtype in (np.uint8, np.int8)):
+        raise _wrong(key, "an array of bytes", value)
+    return None if value is None else value.tobytes()
 
 
 def _special_id(metadata: Mapping[str, Any], key: str, n: int) -> int | None:
