@@ -58,6 +58,14 @@ TOKENIZERS: Final = {
         ("test_tokenizer.py::test_ids_of_real_vocabularies", "recorded ids of `sentencepiece`"),
         ("test_real_models.py::test_the_text_becomes_the_same_ids", "llama.cpp on a real model (gemma)"),
     ],
+    "t5": [
+        ("test_tokenizer_kinds.py::test_unigram", "`sentencepiece`, random text, its tables of replacements"),
+        ("test_tokenizer_kinds.py::test_unigram_of_a_real_vocabulary", "`sentencepiece`, random text, XLM-RoBERTa"),
+    ],
+    "bert": [
+        ("test_tokenizer_kinds.py::test_wordpiece", "`tokenizers`, random text"),
+        ("test_tokenizer_kinds.py::test_wordpiece_of_a_real_vocabulary", "`tokenizers`, random text and recorded ids"),
+    ],
 }
 #: vocabularies of the tests that are not byte-level BPE with a pre-tokenizer of that name
 OTHER_VOCABULARIES: Final = {"llama-spm", "phi-3"}
