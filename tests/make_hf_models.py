@@ -103,6 +103,15 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
         "text_config": SMALL | {"head_dim": 16, "rope_parameters": MROPE, "model_type": "qwen3_vl_text"},
         "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
                           "patch_size": 4, "deepstack_visual_indexes": [0]}}),
+    "qwen3vlmoe": ("Qwen3VLMoeForConditionalGeneration", {
+        "text_config": SMALL | MOE | {
+            "head_dim": 16, "rope_parameters": MROPE, "model_type": "qwen3_vl_moe_text", "num_experts": 4,
+            "moe_intermediate_size": 32},
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+                          "patch_size": 4, "deepstack_visual_indexes": [0]}}),
+    "minicpm3": ("MiniCPM3ForCausalLM", {
+        "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
+        "v_head_dim": 16, "head_dim": 16}),
     "minimax_m2": ("MiniMaxM2ForCausalLM", MOE | {"num_local_experts": 4, "head_dim": 16}),
     "falcon40": ("FalconForCausalLM", {
         "new_decoder_architecture": True, "num_kv_heads": 2, "num_attention_heads": 4, "bias": False, "alibi": False,

@@ -446,3 +446,22 @@ def test_file_can_be_opened_again(small: Path, tmp_path: Path) -> None:
     with GGUFFile.open(convert(small, tmp_path / "a.gguf")) as file:
         assert file.architecture == "llama"
         assert file.metadata["general.file_type"] == 0
+
+
+def test_text_of_a_model_that_sees(small: Path, tmp_path: Path) -> None:
+    """What concerns text counts first, but whether the head is tied is said of the whole. Other parts are left out."""
+    folder = copy(small, tmp_path)
+    stored = {f"language_model.{n}": np.array(t.array) for n, t in Checkpoint(folder).tensors.items()}
+    stored |= {
+        "vision_tower.encoder.weight": np.ones((2, 2), np.float32),
+        "multi_modal_projector.bias": np.ones(2, np.float32),
+    }
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    (folder / "model.safetensors").write_bytes(safetensors(stored))
+    inner = json.loads((folder / "config.json").read_text())
+    outer = {"architectures": ["LlamaForCausalLM"], "hidden_size": 7, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(outer | {"text_config": inner | {"tie_word_embeddings": True}}))
+    got, want = (gguf.GGUFReader(convert(f, tmp_path / f"{i}.gguf")).tensors for i, f in enumerate((folder, small)))
+    assert [t.name for t in got] == [t.name for t in want] and "output.weight" in [t.name for t in got]
+    assert all((a.data == b.data).all() for a, b in zip(got, want, strict=True))

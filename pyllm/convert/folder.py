@@ -43,6 +43,8 @@ class Config:
         self.path = path
         inner = values.get("text_config")
         self.values = {**values, **inner} if isinstance(inner, dict) else values
+        if values.get("tie_word_embeddings") is not None:  # the head belongs to the whole
+            self.values["tie_word_embeddings"] = values["tie_word_embeddings"]
         names = values.get("architectures") or (inner or {}).get("architectures")
         if not isinstance(names, list) or not names or not isinstance(names[0], str):
             raise self.error('has no "architectures"')
