@@ -1,0 +1,4 @@
+#include "kern/neon/lanes.h"
+
+#define LEVEL neon
+#include "quant/enc/simple.h"
