@@ -308,6 +308,12 @@ def test_surrogates() -> None:
         assert tokenizer.encode("a\ud83eb\udd99") == tokenizer.encode("a\ufffdb\ufffd")
 
 
+def test_bytes() -> None:
+    for tokenizer in TINY.values():
+        assert tokenizer.encode("é🦙 x".encode()) == tokenizer.encode("é🦙 x")
+        assert tokenizer.encode(b"a\xffb\xf0\x9f\xa6") == tokenizer.encode("a\ufffdb\ufffd")
+
+
 def test_supported() -> None:
     known = supported()
     assert known["llama"] == [] and {"llama-bpe", "smollm", "qwen2", "gpt-2", "default"} <= {*known["gpt2"]}

@@ -111,15 +111,18 @@ class Tokenizer:
 
     # -- text to ids ----------------------------------------------------------------------------------------
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def encode(self, text: str | bytes, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text.
 
         add_special: put the begin- and end-of-text tokens around it, where the model wants them.
         parse_special: spellings of control tokens in the text ("<|im_start|>") become those tokens; otherwise
             they are ordinary text. User-defined tokens are always recognized.
 
-        Surrogates in the text are joined where they make a pair; lone ones count as U+FFFD.
+        Surrogates in the text are joined where they make a pair; lone ones count as U+FFFD. Bytes are read as
+        UTF-8, where U+FFFD stands for what is not.
         """
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
         try:
             text.encode()
         except UnicodeEncodeError:
