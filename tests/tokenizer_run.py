@@ -84,8 +84,9 @@ def compared(metadata: dict[str, Any]) -> tuple[Callable[[str], str], Callable[[
         oracle = huggingface(metadata)
         return str, lambda text: oracle.encode(text, add_special_tokens=False).ids, list.__eq__
     if kind == "bert":
-        late = {c for c in map(chr, range(0x80, 0x20000)) if unicodedata.category(c)[0] in "MPC"}
-        late = {c for c in late if unicodedata.ucd_3_2_0.category(c) != unicodedata.category(c)}
+        then, now = unicodedata.ucd_3_2_0.category, unicodedata.category
+        late = {c for c in map(chr, range(0x80, 0x20000)) if now(c) != then(c) and {now(c)[0], then(c)[0]} & {*"MP"}}
+        late |= {c for c in map(chr, range(0x80, 0x20000)) if now(c) != then(c) and now(c)[0] == "C"}
         pieces = wordpiece_of(metadata)
         clean = str.maketrans(dict.fromkeys(late))
         return (
