@@ -139,7 +139,8 @@ def run(metadata: dict[str, Any], n_bytes: int, seed: int) -> tuple[int, list[st
 
     done, wrong = 0, []
     for piece in mixed(seed):
-        text = without(piece if isinstance(piece, str) else piece.decode("utf-8", "replace"))
+        text = piece if isinstance(piece, str) else "".join(filter(_settled, piece.decode("utf-8", "replace")))
+        text = without(text)
         if isinstance(piece, bytes):
             assert tokenizer.encode(piece) == tokenizer.encode(piece.decode("utf-8", "replace"))
         done += len(text.encode())
