@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import quantize_models as models
 import random_models
+from conftest import child_env
 
 import pyllm
 from pyllm._lib import ffi, lib
@@ -263,6 +264,7 @@ def test_file_that_is_no_model(tmp_path: Path) -> None:
         quantize(tmp_path / "a.gguf", tmp_path / "b.gguf", "Q4_0")
 
 
+@pytest.mark.alone
 def test_memory_is_that_of_a_few_pieces(tmp_path: Path) -> None:
     """A model of 512 MB is quantized with much less in memory, mapping included."""
     path = tmp_path / "large.gguf"
@@ -275,7 +277,7 @@ def test_memory_is_that_of_a_few_pieces(tmp_path: Path) -> None:
     )
     out = subprocess.run(
         [sys.executable, "-c", code, path, tmp_path / "out.gguf"],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=True, env=child_env(),
     )  # fmt: skip
     assert int(out.stdout) < 100_000  # KB
 

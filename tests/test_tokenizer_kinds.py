@@ -215,6 +215,7 @@ def compare_wordpiece(metadata: dict[str, Any], oracle: tokenizers.Tokenizer, n:
 # -- both ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("make", [unigram, wordpiece])
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "1", "!", "é", "中", "a ", "Σ", "\u0301", "ﷺ"])
 def test_long_runs_take_linear_time(make: Any, unit: str) -> None:
