@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("-c", "--ctx-size", type=int, default=512, metavar="N", help="tokens of a chunk (default: 512)")
     add("--chunks", type=int, default=4, metavar="N", help="chunks at most (default: 4); 0: all")
     add("-t", "--threads", type=int, default=default_threads(), metavar="N")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     left_out = {"F32", "F16", "BF16", "TQ1_0", "TQ2_0", "Q2_K_S"}
     rows: list[tuple[str, Made, Made | None]] = []
     try:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 #: Tokens of context unless told, or the model's own if that is less.
 DEFAULT_N_CTX = 4096
 #: Types that the KV cache can hold, by the names users give. Quantized ones hold rotated vectors (csrc/prog/kv.h). Mean
-#: KL divergence from a float32 cache, SmolLM2-135M on 4 x 512 tokens of English text: f16 0.000001, bf16 0.00006, q8_0
-#: 0.00026 (K alone 0.00023), q4_0 0.031 (K alone 0.026, V alone 0.0053). Bits per value: 16, 16, 8.5, and 5.03 (K) and
-#: 4.5 (V).
+#: KL divergence from a float32 cache, SmolLM2-135M on 4 x 512 tokens of English text (bench/fidelity.py, -ctk -ctv):
+#: f16 0.000001, bf16 0.00006, q8_0 0.00014 (K alone 0.00011), q4_0 0.031 (K alone 0.025, V alone 0.0053). Bits per
+#: value in heads of 128: 16, 16, 9.1 (K) and 8.5 (V), 5.1 and 4.5.
 KV_TYPES = ("f16", "f32", "bf16", "q8_0", "q4_0")
 #: What matmuls with quantized weights multiply with: 8-bit activations, with a second 8-bit term for the blocks that
 #: need it ("default") or for all ("precise"); or float32, the weights widened ("f32").
